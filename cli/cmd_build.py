@@ -1,0 +1,101 @@
+"""``relabel-store build``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import render
+from .params import ChannelsType, ShareType, ValueStepType
+from .progress import show_progress
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--teacher",
+    required=True,
+    help="An alias such as 'efficientnet_l2', a timm name, hf-hub:ID or module:factory.",
+)
+@click.option("--images", required=True, type=_FILE, help="A folder of class folders, or of images.")
+@click.option("--out", required=True, type=_FILE, help="The store to write, or to go on with.")
+@click.option("--weights", type=_FILE, help="Load the teacher's weights from a .safetensors or .pth file.")
+@click.option(
+    "--class-names", type=_FILE, help="The teacher's classes in order: text, one a line, or a JSON list."
+)
+@click.option("--input-size", type=click.IntRange(1), help="Pixels a side.  [default: the teacher's]")
+@click.option("--mean", type=ChannelsType(), help="Mean of each channel, 0 to 1.  [default: the teacher's]")
+@click.option(
+    "--std", type=ChannelsType(), help="Deviation of each channel, 0 to 1.  [default: the teacher's]"
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
+    help="How images are resized.  [default: the teacher's]",
+)
+@click.option(
+    "--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes kept in each cell."
+)
+@click.option(
+    "--value-step",
+    type=ValueStepType(),
+    default="0.125",
+    show_default=True,
+    help="Round logits to multiples of this power of two, or 'exact' for float16.",
+)
+@click.option(
+    "--absent",
+    type=click.Choice(["zero", "rest"]),
+    help="Logit of a class that is not kept: 0, or an even share of the rest.  [default: zero, after a check]",
+)
+@click.option("--name", help="Name of the labels.  [default: images and teacher]")
+@click.option("--licence", help="Licence of the labels, e.g. CC-BY-4.0.")
+@click.option("--citation", multiple=True, help="What to cite for the labels; may be repeated.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Arithmetic of the teacher's features.  [default: bf16 on a GPU that has it, else fp32]",
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Images a batch.  [default: by the device]")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Processes that decode images.  [default: by the device]"
+)
+@click.option(
+    "--shard-rows", type=click.IntRange(1), default=4096, show_default=True, help="Images a shard and part."
+)
+@click.option("--limit", type=click.IntRange(1), help="Label only so many images, spread evenly over all.")
+@click.option(
+    "--on-bad-image",
+    type=click.Choice(["record", "stop", "retry"]),
+    default="record",
+    show_default=True,
+    help="Record an image that cannot be decoded and go on; stop; or try recorded ones anew.",
+)
+@click.option("--share", type=ShareType(), help="Build only the I-th of N shares, 0-based.")
+@click.option("--log", "log_file", type=_FILE, help="Append a log to this file.")
+@click.pass_context
+def build(ctx: click.Context, /, *, log_file: Path | None, **options: Any) -> None:
+    """Label images with a teacher and write a store.
+
+    A build that was stopped, by whatever, goes on when the same command is run again. Exit status 1
+    means that it is finished and some images have no label.
+    """
+    from relabel_store.generate.build import build as build_store
+
+    if log_file is not None:
+        _log_to(log_file)
+    with show_progress(is_quiet=bool(ctx.obj)) as observer:
+        report = build_store(**options, observer=observer)
+    click.echo(render.build_report(report))
+    ctx.exit(1 if report.bad_images else 0)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("relabel_store").addHandler(handler)

@@ -1,0 +1,57 @@
+"""Parameter types: text on the command line to values of the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from relabel_store.labels.values import ValueStep
+
+
+class ValueStepType(click.ParamType[Any]):
+    """``exact`` or a power of two."""
+
+    name = "STEP"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Return ``"exact"`` or the number."""
+        try:
+            return ValueStep.parse(value).to_json()
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ChannelsType(click.ParamType[Any]):
+    """One number for all channels, or three with commas between them."""
+
+    name = "R,G,B"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float]:
+        """Return three numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [float(number) for number in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not one number or three, such as 0.5 or 0.485,0.456,0.406", param, ctx)
+        if len(numbers) == 1:
+            numbers *= 3
+        if len(numbers) != 3:
+            self.fail(f"{value!r} has {len(numbers)} numbers, expected one or three", param, ctx)
+        return numbers[0], numbers[1], numbers[2]
+
+
+class ShareType(click.ParamType[Any]):
+    """``I/N``, 0-based."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text after checking it."""
+        index, slash, count = str(value).partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            self.fail(f"{value!r} is no share, expected 0/N to N-1/N such as 0/8", param, ctx)
+        return str(value)

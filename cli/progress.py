@@ -1,0 +1,90 @@
+"""The progress of a build: a line on a terminal, and lines in the log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from relabel_store.generate.observer import BuildObserver
+
+if TYPE_CHECKING:
+    from relabel_store.generate.images import ImageSource
+    from relabel_store.generate.observer import BatchReport
+    from relabel_store.manifest import TeacherInfo
+
+log = logging.getLogger("relabel_store.build")
+
+_LOG_EVERY_S = 30.0
+
+
+@contextlib.contextmanager
+def show_progress(*, is_quiet: bool) -> Iterator[BuildObserver]:
+    """Yield an observer that shows a build on stderr, where that is a terminal, and in the log."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("labelling"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=is_quiet or not sys.stderr.isatty(),
+    )
+    with bar:
+        yield _ProgressObserver(bar)
+
+
+class _ProgressObserver(BuildObserver):
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None, facts="", visible=False)
+        self._labelled = self._known = self._agreeing = self._bad = 0
+        self._started = self._logged = time.monotonic()
+
+    def on_images(self, source: ImageSource) -> None:
+        self._say(f"{len(source)} images in {source.name!r} ({source.kind})")
+
+    def on_teacher(self, teacher: TeacherInfo) -> None:
+        error = teacher.dense.identity_error
+        identity = "" if error is None else f", identity error {error:.1e}"
+        self._say(
+            f"teacher {teacher.name} on {teacher.device} in {teacher.precision}, {teacher.dense.kind}{identity}"
+        )
+
+    def on_start(self, *, samples: int, finished_samples: int, parts: int) -> None:
+        if finished_samples:
+            self._say(f"going on: {finished_samples} of {samples} images are labelled already")
+        self._started = self._logged = time.monotonic()
+        self._bar.update(self._task, total=samples, completed=finished_samples, visible=parts > 0)
+
+    def on_batch(self, report: BatchReport) -> None:
+        self._labelled += report.samples
+        self._known += report.known_class
+        self._agreeing += report.agreeing
+        self._bad += report.bad_images
+        self._bar.update(self._task, advance=report.samples, facts=self._facts())
+        if time.monotonic() - self._logged > _LOG_EVERY_S:
+            self._logged = time.monotonic()
+            task = self._bar.tasks[self._task]
+            log.info("%d of %d images, %s", task.completed, task.total or 0, self._facts())
+
+    def _facts(self) -> str:
+        elapsed_s = max(time.monotonic() - self._started, 1e-9)
+        facts = [f"{self._labelled / elapsed_s:.1f} images/s"]
+        if self._known:
+            facts.append(f"agreement {self._agreeing / self._known:.1%}")
+        if self._bad:
+            facts.append(f"{self._bad} bad")
+        return ", ".join(facts)
+
+    def _say(self, text: str) -> None:
+        log.info(text)
+        if not self._bar.disable:
+            self._bar.console.print(text, highlight=False)

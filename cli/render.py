@@ -1,0 +1,227 @@
+"""Results of the library as text for people."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from relabel_store.generate.build import BuildReport
+    from relabel_store.generate.catalog import CatalogEntry
+    from relabel_store.inspect.summary import ClassFrequency, SampleSummary, StoreSummary
+    from relabel_store.manifest import Manifest
+
+_LISTED_BAD_IMAGES = 20
+_LISTED_CLASSES = 10
+
+
+def teachers(entries: Sequence[CatalogEntry]) -> str:
+    """Return a table of teachers."""
+    table = Table(box=None, pad_edge=False, header_style="")
+    for heading in ("NAME", "TIMM", "INPUT", "GRID", "DENSE MAP", "LICENCE", "WEIGHTS"):
+        table.add_column(heading, overflow="fold", no_wrap=heading != "WEIGHTS")
+    for entry in entries:
+        table.add_row(
+            entry.name,
+            "" if entry.timm_name == entry.name else entry.timm_name,
+            f"{entry.input_size} px",
+            f"{entry.grid}x{entry.grid}" if entry.grid else "at load",
+            entry.dense_kind or "at load",
+            entry.licence or "not stated",
+            entry.weights,
+        )
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def build_report(report: BuildReport) -> str:
+    """Return how a build ended."""
+    manifest = report.manifest
+    lines = []
+    if report.is_complete:
+        assert manifest.statistics is not None
+        lines.append(f"{report.path}: complete, {_count(manifest.statistics.labelled, 'image')} labelled")
+        lines += _fields(_agreement(manifest))
+        if manifest.statistics.exif_oriented:
+            lines += _fields([("EXIF", f"{_exif(manifest.statistics.exif_oriented)}")])
+    else:
+        lines.append(
+            f"{report.path}: {_count(report.labelled, 'image')} labelled, "
+            f"{_count(report.parts_left, 'part')} left to other shares"
+        )
+    if report.bad_images:
+        lines.append(f"{_count(len(report.bad_images), 'image')} without a label:")
+        lines += [f"  {path!r}: {reason}" for path, reason in report.bad_images[:_LISTED_BAD_IMAGES]]
+        if len(report.bad_images) > _LISTED_BAD_IMAGES:
+            lines.append(f"  and {len(report.bad_images) - _LISTED_BAD_IMAGES} more")
+        lines.append(
+            "Mend them and run the same command with --on-bad-image retry, or leave them out in training."
+        )
+    return "\n".join(lines)
+
+
+def store_summary(summary: StoreSummary) -> str:
+    """Return a store in one screen."""
+    manifest = summary.manifest
+    label_map, teacher, geometry = manifest.label_map, manifest.teacher, manifest.geometry
+    rows, columns = label_map.grid
+    height, width = geometry.input_size
+    identity = teacher.dense.identity_error
+    step = "float16, exact" if label_map.value_step == "exact" else f"rounded to {label_map.value_step}"
+    absent = "0" if label_map.absent.value == "zero" else "an even share of the stored rest"
+    fields = [
+        ("format", f"{manifest.format_version}, {manifest.encoding.name} {manifest.encoding.version}"),
+        ("state", _state(summary)),
+        ("labels", f"{rows}x{columns} cells, top {label_map.k} of {label_map.num_classes} classes"),
+        ("values", f"{label_map.values}, {step}; a class that is not kept counts as {absent}"),
+        (
+            "teacher",
+            f"{teacher.name} ({_join([teacher.architecture, teacher.tag], '.')}), {teacher.precision}",
+        ),
+        ("weights", f"{teacher.weights.origin}, {_short(teacher.weights.digest)}"),
+        ("dense map", teacher.dense.kind + ("" if identity is None else f", identity error {identity:.1e}")),
+        (
+            "images",
+            f"{manifest.images.name} ({manifest.images.kind}), {_count(manifest.images.count, 'image')}",
+        ),
+        (
+            "seen",
+            f"whole image squashed to {width}x{height}, {geometry.interpolation}, EXIF orientation ignored",
+        ),
+        ("classes", manifest.classes.source or "unknown; give --class-names when building"),
+        ("size", _size(summary)),
+        ("licence", manifest.licence or "not stated"),
+        *[("cite", citation) for citation in manifest.citation],
+        *_agreement(manifest),
+        *_statistics(summary),
+    ]
+    return "\n".join([manifest.name, *_fields(fields)])
+
+
+def _state(summary: StoreSummary) -> str:
+    text = f"{summary.manifest.state.value}, {_count(summary.labelled, 'sample')} labelled"
+    if summary.bad_images:
+        text += f", {_count(summary.bad_images, 'bad image')}"
+    if summary.missing:
+        text += f", {summary.missing} not yet ({summary.parts_finished} of {_count(summary.parts, 'part')} finished)"
+    return text
+
+
+def _size(summary: StoreSummary) -> str:
+    total = f"{_bytes(summary.size_bytes['total'])} in all"
+    if summary.bytes_per_sample is None:
+        return total
+    arrays = " + ".join(
+        f"{name} {_bytes(size)}" for name, size in summary.size_bytes.items() if name not in ("total",)
+    )
+    return f"{summary.bytes_per_sample:,.0f} bytes a sample; {arrays}; {total}"
+
+
+def _agreement(manifest: Manifest) -> list[tuple[str, str]]:
+    statistics = manifest.statistics
+    if statistics is None or statistics.agreement is None:
+        return []
+    agreeing, samples = statistics.agreement.agreeing, statistics.agreement.samples
+    return [
+        ("agreement", f"{agreeing / samples:.1%} of {samples} images: the pooled label is the folder's class")
+    ]
+
+
+def _statistics(summary: StoreSummary) -> list[tuple[str, str]]:
+    statistics = summary.manifest.statistics
+    if statistics is None or not statistics.labelled:
+        return []
+    fields = [
+        ("distinct", f"{statistics.distinct_classes_mean:.1f} classes win a cell of an image, on average"),
+        (
+            "range",
+            f"values from {statistics.value_min:g} to {statistics.value_max:g}, {_negative(summary)} below 0",
+        ),
+        ("frequent", _frequencies(summary.most_frequent)),
+    ]
+    if summary.least_frequent:
+        rare = (
+            f"{_first_name(entry.name)} {_count(entry.cells, 'cell')}" for entry in summary.least_frequent
+        )
+        fields.append(("rare", ", ".join(rare)))
+    if summary.classes_never_best:
+        fields.append(("never best", _count(summary.classes_never_best, "class", "classes")))
+    if statistics.exif_oriented:
+        fields.append(("EXIF", _exif(statistics.exif_oriented)))
+    return fields
+
+
+def _exif(images: int) -> str:
+    return f"{_count(images, 'image')} with an orientation, which was not applied"
+
+
+def _negative(summary: StoreSummary) -> str:
+    assert summary.manifest.statistics is not None
+    return f"{summary.manifest.statistics.negative_fraction or 0:.2%}"
+
+
+def _frequencies(frequencies: Iterable[ClassFrequency]) -> str:
+    return ", ".join(f"{_first_name(entry.name)} {entry.fraction:.2%}" for entry in frequencies)
+
+
+def sample_summary(sample: SampleSummary, plot: Path | None) -> str:
+    """Return one sample's classes by area."""
+    rows, columns = sample.grid
+    fields = [
+        ("file", f"{sample.path}, {sample.width}x{sample.height} pixels, row {sample.row}"),
+        ("folder", _folder(sample)),
+        ("label map", f"{rows}x{columns} cells, {_count(len(sample.classes), 'class', 'classes')} win one"),
+    ]
+    lines = [sample.sample_id, *_fields(fields), "", f"  {'area':>6}  {'sure':>6}  class"]
+    for area in sample.classes[:_LISTED_CLASSES]:
+        name = area.name or f"class {area.class_index}"
+        lines.append(f"  {area.fraction:6.1%}  {area.confidence:6.1%}  {name} ({area.class_index})")
+    if len(sample.classes) > _LISTED_CLASSES:
+        others = sample.classes[_LISTED_CLASSES:]
+        lines.append(f"  {sum(area.fraction for area in others):6.1%}          {len(others)} other classes")
+    if plot is not None:
+        lines += ["", f"picture: {plot}"]
+    return "\n".join(lines)
+
+
+def _folder(sample: SampleSummary) -> str:
+    if sample.class_name is None:
+        return "none"
+    known = "no class of the teacher" if sample.class_index is None else f"class {sample.class_index}"
+    return f"{sample.class_name} ({known})"
+
+
+def _fields(fields: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"  {name:<10} {text}" for name, text in fields]
+
+
+def _count(n: int, noun: str, plural: str | None = None) -> str:
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def _bytes(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _short(digest: str | None) -> str:
+    return "digest unknown" if digest is None else digest[:19] + "…"
+
+
+def _join(words: Iterable[str | None], separator: str) -> str:
+    return separator.join(word for word in words if word) or "not timm's"
+
+
+def _first_name(name: str) -> str:
+    return name.split(",")[0]

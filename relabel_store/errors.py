@@ -1,0 +1,172 @@
+"""The exceptions of relabel-store.
+
+::
+
+    RelabelStoreError
+    ├── FormatError                 (ValueError)         files that do not follow the format
+    │   ├── ManifestError                                the manifest is not one
+    │   ├── UnknownEncodingError                         an encoding that no release of ours wrote
+    │   ├── UnsupportedVersionError                      a known encoding in a version we do not read
+    │   └── DamagedFileError                             size or digest is not what was recorded
+    ├── StoreNotFoundError          (FileNotFoundError)  there is no store at this path
+    ├── TargetExistsError           (FileExistsError)    the output path is taken by something else
+    ├── SampleNotFoundError         (LookupError)        no such sample id or row
+    ├── NoLabelError                (LookupError)        the row exists and has no label
+    ├── NotEnoughSpaceError         (OSError)            the disk is too small for what was asked
+    ├── ImageSourceError            (ValueError)         the images as a whole cannot be used
+    ├── ImageReadError              (OSError)            one image that cannot be read, after retries
+    ├── BadImageError               (ValueError)         one image that cannot be decoded
+    ├── TeacherError                (ValueError)         the teacher cannot be used
+    │   ├── UnknownTeacherError                          no teacher of this name
+    │   ├── WeightsError                                 weights that cannot be had or do not fit
+    │   ├── NoDenseMapError                              an architecture without a dense map
+    │   ├── IdentityError                                the dense logits do not average to the logits
+    │   └── NonFiniteLogitsError                         NaN or infinity in the logits to be kept
+    ├── ValueRangeError             (ValueError)         a score too large for its encoding
+    ├── AbsentRuleError             (ValueError)         negative logits under an unnamed absent rule
+    ├── MissingDependencyError      (ImportError)        an extra that is not installed
+    ├── SettingsChangedError        (ValueError)         a resumed build with other labels in mind
+    ├── ImagesChangedError          (ValueError)         a resumed build whose images are not the same
+    ├── BadImageStop                (ValueError)         ``--on-bad-image stop`` met a bad image
+    └── StoreBusyError              (RuntimeError)       another process is building the same part
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AbsentRuleError",
+    "BadImageError",
+    "BadImageStop",
+    "DamagedFileError",
+    "FormatError",
+    "IdentityError",
+    "ImageReadError",
+    "ImageSourceError",
+    "ImagesChangedError",
+    "ManifestError",
+    "MissingDependencyError",
+    "NoDenseMapError",
+    "NoLabelError",
+    "NonFiniteLogitsError",
+    "NotEnoughSpaceError",
+    "RelabelStoreError",
+    "SampleNotFoundError",
+    "SettingsChangedError",
+    "StoreBusyError",
+    "StoreNotFoundError",
+    "TargetExistsError",
+    "TeacherError",
+    "UnknownEncodingError",
+    "UnknownTeacherError",
+    "UnsupportedVersionError",
+    "ValueRangeError",
+    "WeightsError",
+]
+
+
+class RelabelStoreError(Exception):
+    """Base of every error that relabel-store raises on purpose."""
+
+
+class FormatError(RelabelStoreError, ValueError):
+    """Files that do not follow the format specification."""
+
+
+class ManifestError(FormatError):
+    """A manifest that its schema or its own contents contradict."""
+
+
+class UnknownEncodingError(FormatError):
+    """An encoding name that this release has never heard of."""
+
+
+class UnsupportedVersionError(FormatError):
+    """A format or encoding that this release knows, in a version it does not read."""
+
+
+class DamagedFileError(FormatError):
+    """A file whose size or digest is not the recorded one."""
+
+
+class StoreNotFoundError(RelabelStoreError, FileNotFoundError):
+    """There is no store at the path."""
+
+
+class TargetExistsError(RelabelStoreError, FileExistsError):
+    """The output path is taken by something that is not ours to continue."""
+
+
+class SampleNotFoundError(RelabelStoreError, LookupError):
+    """No sample of this id, or no such row."""
+
+
+class NoLabelError(RelabelStoreError, LookupError):
+    """The row exists and has no label: its image was bad, or its part is not built."""
+
+
+class NotEnoughSpaceError(RelabelStoreError, OSError):
+    """The disk has no room for what was asked."""
+
+
+class ImageSourceError(RelabelStoreError, ValueError):
+    """The images as a whole cannot be used: none found, ids that collide, names that are not UTF-8."""
+
+
+class ImageReadError(RelabelStoreError, OSError):
+    """One image whose bytes cannot be read; the disk or the network may be better later."""
+
+
+class BadImageError(RelabelStoreError, ValueError):
+    """One image that cannot be decoded."""
+
+
+class TeacherError(RelabelStoreError, ValueError):
+    """The teacher cannot be used."""
+
+
+class UnknownTeacherError(TeacherError):
+    """No teacher of this name."""
+
+
+class WeightsError(TeacherError):
+    """Weights that cannot be had, cannot be read, or do not fit the architecture."""
+
+
+class NoDenseMapError(TeacherError):
+    """An architecture whose head does not give a score for each location."""
+
+
+class IdentityError(TeacherError):
+    """The mean of the dense logits is not the teacher's own logits."""
+
+
+class NonFiniteLogitsError(TeacherError):
+    """NaN or infinity among the logits to be kept."""
+
+
+class ValueRangeError(RelabelStoreError, ValueError):
+    """A score past what its encoding holds within its error bound."""
+
+
+class AbsentRuleError(RelabelStoreError, ValueError):
+    """Negative logits, which "an absent class counts as 0" would rank below the absent ones."""
+
+
+class MissingDependencyError(RelabelStoreError, ImportError):
+    """An optional dependency that is not installed; the message names the extra."""
+
+
+class SettingsChangedError(RelabelStoreError, ValueError):
+    """A resumed build whose arguments would make other labels."""
+
+
+class ImagesChangedError(RelabelStoreError, ValueError):
+    """A resumed build whose images are not those it began with."""
+
+
+class BadImageStop(RelabelStoreError, ValueError):  # noqa: N818 - named after the option it answers
+    """An image could not be decoded and ``--on-bad-image stop`` was asked for."""
+
+
+class StoreBusyError(RelabelStoreError, RuntimeError):
+    """Another process on this host is building the same thing."""

@@ -1,0 +1,1 @@
+"""Images in, label maps out: teachers, image sources and the build."""

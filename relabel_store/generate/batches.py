@@ -1,0 +1,156 @@
+"""Batches of decoded images, read ahead by worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from relabel_store.errors import BadImageError, ImageReadError
+from relabel_store.generate.decode import decode_image
+from relabel_store.generate.images import ImageSource
+from relabel_store.generate.teacher import TeacherInput
+
+_READ_ATTEMPTS = 4
+_FIRST_PAUSE_S = 0.5  # 0.5, 1 and 2 s: a network file system that fails over, not a disk that is gone
+_PREFETCHED_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What was found out about one image."""
+
+    row: int
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+    width: int | None = None  # pixels, as stored in the file
+    height: int | None = None
+    exif_orientation: int = 1
+    reason: str | None = None  # why it cannot be decoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Decoded images of neighbouring rows.
+
+    Parameters
+    ----------
+    pixels
+        uint8 ``(n, height, width, 3)``; black where an image is bad, so that every image keeps its
+        place in the batch whatever becomes of its neighbours.
+    """
+
+    rows: range
+    pixels: Tensor
+    facts: list[ImageFacts]
+
+    @property
+    def is_good(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Bool ``(n,)``."""
+        return np.array([facts.reason is None for facts in self.facts])
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """An image that could not be read: an error does not cross processes whole, its text does."""
+
+    message: str
+
+
+class _Decoder(Dataset["Batch | _Unread"]):
+    """Decodes the batch of some rows; runs in worker processes."""
+
+    def __init__(self, source: ImageSource, images: TeacherInput) -> None:
+        self._source = source
+        self._input = images
+
+    def __getitem__(self, rows: range) -> Batch | _Unread:
+        pixels = np.zeros((len(rows), *self._input.size, 3), np.uint8)
+        facts = []
+        for position, row in enumerate(rows):
+            try:
+                data, (size_bytes, mtime_ns) = self._read(row)
+            except OSError as error:
+                return _Unread(f"image {self._source.paths[row]!r}: {error.strerror or type(error).__name__}")
+            found = ImageFacts(row, hashlib.sha256(data).hexdigest(), size_bytes, mtime_ns)
+            try:
+                decoded = decode_image(data, size=self._input.size, interpolation=self._input.interpolation)
+            except BadImageError as error:
+                facts.append(ImageFacts(**{**found.__dict__, "reason": str(error)}))
+                continue
+            pixels[position] = decoded.pixels
+            shape = {
+                "width": decoded.width,
+                "height": decoded.height,
+                "exif_orientation": decoded.exif_orientation,
+            }
+            facts.append(ImageFacts(**{**found.__dict__, **shape}))
+        return Batch(rows, torch.from_numpy(pixels), facts)
+
+    def _read(self, row: int) -> tuple[bytes, tuple[int, int]]:
+        def read() -> tuple[bytes, tuple[int, int]]:
+            return self._source.read(row), self._source.fingerprint(row)
+
+        return with_retries(read)
+
+
+def with_retries(read: Callable[[], tuple[bytes, tuple[int, int]]]) -> tuple[bytes, tuple[int, int]]:
+    """Return what a reading function gives, after pauses where it fails for a reason that may pass."""
+    pause_s = _FIRST_PAUSE_S
+    for _ in range(_READ_ATTEMPTS - 1):
+        try:
+            return read()
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+            raise  # waiting does not mend these
+        except OSError:
+            time.sleep(pause_s)
+            pause_s *= 2
+    return read()
+
+
+def split_rows(rows: range, batch_size: int) -> list[range]:
+    """Return the batches of a part, the last one shorter."""
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def decoded_batches(
+    source: ImageSource,
+    images: TeacherInput,
+    batches: Sequence[range],
+    *,
+    workers: int,
+    pin_memory: bool,
+) -> Iterator[Batch]:
+    """Yield the batches of decoded images, in the order asked.
+
+    Parameters
+    ----------
+    workers
+        Processes that decode; 0 decodes in this one.
+
+    Raises
+    ------
+    ImageReadError
+        An image cannot be read, also after a few seconds.
+    """
+    loader = DataLoader(
+        _Decoder(source, images),
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=_PREFETCHED_BATCHES if workers else None,
+    )
+    for batch in loader:
+        if isinstance(batch, _Unread):
+            raise ImageReadError(
+                f"{batch.message}; parts that are finished stay, run the same build again to go on"
+            )
+        yield batch

@@ -1,0 +1,1 @@
+"""Engines: who calls ``label_part``."""

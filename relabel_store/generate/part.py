@@ -1,0 +1,230 @@
+"""label_part: the labels of one part, the unit of work that every engine calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from relabel_store.errors import AbsentRuleError, BadImageStop, NonFiniteLogitsError
+from relabel_store.generate.batches import Batch, ImageFacts, decoded_batches, split_rows
+from relabel_store.generate.images import ImageSource
+from relabel_store.generate.observer import BatchReport
+from relabel_store.generate.precision import Precision
+from relabel_store.generate.reduce import Kept, keep_top_k
+from relabel_store.generate.teacher import Teacher
+from relabel_store.labels.pooling import pool_image
+from relabel_store.labels.topk import sort_ranks
+from relabel_store.labels.values import ValueStep
+from relabel_store.manifest import AbsentRule, LabelSpec
+from relabel_store.spec import indices_dtype
+from relabel_store.store.journal import BadImage, PartRecord
+from relabel_store.store.samples import FACTS_SCHEMA, Status
+from relabel_store.store.writer import PartLabels, StoreWriter
+
+# More negative logits than this, and "an absent class counts as 0" would rank absent classes above kept ones.
+_MAX_NEGATIVE_FRACTION = 0.01
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What the teacher says of one batch, in host memory."""
+
+    indices: NDArray[np.int32]  # (n, k, n_rows, n_cols)
+    values: NDArray[np.float32]
+    rest: NDArray[np.float32] | None  # (n, n_rows, n_cols)
+
+
+@dataclass(frozen=True)
+class UnencodedPart:
+    """A part as the teacher left it, before rounding: encoding is work for another thread."""
+
+    part: int
+    scores: list[_Scores]
+    facts: list[ImageFacts]
+
+
+class PartLabeller:
+    """Labels parts with one teacher on one device.
+
+    Parameters
+    ----------
+    is_absent_rule_named
+        Whether the user asked for the absent rule by name. If not, the first batch is looked at for
+        negative logits before the second one is labelled.
+    stop_on_bad_image
+        Raise rather than record an image that cannot be decoded.
+    on_batch
+        Called after each batch.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        source: ImageSource,
+        writer: StoreWriter,
+        *,
+        device: torch.device,
+        is_absent_rule_named: bool = True,
+        stop_on_bad_image: bool = False,
+        on_batch: Callable[[BatchReport], None] | None = None,
+    ) -> None:
+        assert writer.manifest.build is not None
+        self._teacher = teacher
+        self._source = source
+        self._writer = writer
+        self._device = device
+        self._label_map: LabelSpec = writer.manifest.label_map
+        self._precision = Precision(writer.manifest.teacher.precision)
+        self._batch_size = writer.manifest.build.batch_size
+        self._must_check_absent_rule = not is_absent_rule_named and self._label_map.absent is AbsentRule.ZERO
+        self._stop_on_bad_image = stop_on_bad_image
+        self._on_batch = on_batch
+        self._class_indices = writer.samples["class_index"].fill_null(-1).to_numpy()
+
+    def label_part(self, part: int) -> PartRecord:
+        """Label a part and commit it. Doing so twice, or in two places at once, does no harm."""
+        (labels,) = self.label_parts([part], workers=0)
+        return self.write(labels)
+
+    def write(self, labels: UnencodedPart) -> PartRecord:
+        """Encode a part and commit it."""
+        return self._writer.write_part(labels.part, self._encode(labels))
+
+    def label_parts(self, parts: Iterable[int], *, workers: int) -> Iterator[UnencodedPart]:
+        """Yield the labels of some parts, whose images are decoded ahead across their borders."""
+        batches = {part: self.batches_of(part) for part in parts}
+        decoded = decoded_batches(
+            self._source,
+            self._teacher.facts.input,
+            [rows for part in batches.values() for rows in part],
+            workers=workers,
+            pin_memory=self._device.type == "cuda",
+        )
+        scored = self._score_all(decoded)
+        for part, rows in batches.items():
+            pairs = list(itertools.islice(scored, len(rows)))
+            facts = [facts for batch, _ in pairs for facts in batch.facts]
+            yield UnencodedPart(part, [scores for _, scores in pairs], facts)
+
+    def batches_of(self, part: int) -> list[range]:
+        """Return the rows of each batch of a part; no batch crosses a part."""
+        return split_rows(self._writer.manifest.rows_of_part(part), self._batch_size)
+
+    def _score_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, _Scores]]:
+        """Score batch after batch, taking each result off the device while the next is computed."""
+        running: tuple[Batch, Kept] | None = None
+        for batch in batches:
+            if self._stop_on_bad_image:
+                self._require_good_images(batch)
+            launched = batch, self._launch(batch.pixels)
+            if running is not None:
+                yield self._finish(*running)
+            if self._must_check_absent_rule:
+                self._require_positive_logits(*launched)
+                self._must_check_absent_rule = False
+            running = launched
+        if running is not None:
+            yield self._finish(*running)
+
+    def _launch(self, pixels: torch.Tensor) -> Kept:
+        label_map = self._label_map
+        with torch.inference_mode():
+            images = self._teacher.facts.input.normalize(pixels.to(self._device, non_blocking=True))
+            logits = self._teacher.dense_logits(images, self._precision)
+            return keep_top_k(logits, label_map.k, with_rest=label_map.absent is AbsentRule.REST)
+
+    def _finish(self, batch: Batch, kept: Kept) -> tuple[Batch, _Scores]:
+        rest = None if kept.rest is None else kept.rest.cpu().numpy()
+        scores = _Scores(kept.indices.int().cpu().numpy(), kept.values.cpu().numpy(), rest)
+        self._require_finite(batch, scores)
+        if self._on_batch is not None:
+            self._on_batch(self._report(batch, scores))
+        return batch, scores
+
+    def _report(self, batch: Batch, scores: _Scores) -> BatchReport:
+        classes = self._class_indices[batch.rows.start : batch.rows.stop]
+        counted = batch.is_good & (classes >= 0)
+        pooled = pool_image(
+            scores.indices[counted],
+            scores.values[counted],
+            num_classes=self._label_map.num_classes,
+            rest=None if scores.rest is None else scores.rest[counted],
+        )
+        return BatchReport(
+            samples=len(batch.rows),
+            bad_images=int(np.count_nonzero(~batch.is_good)),
+            known_class=int(np.count_nonzero(counted)),
+            agreeing=int(np.count_nonzero(pooled.argmax(axis=1) == classes[counted])) if len(pooled) else 0,
+        )
+
+    def _require_good_images(self, batch: Batch) -> None:
+        for facts in batch.facts:
+            if facts.reason is not None:
+                raise BadImageStop(
+                    f"image {self._source.paths[facts.row]!r}: {facts.reason}; mend or remove it, "
+                    "or build with --on-bad-image record"
+                )
+
+    def _require_positive_logits(self, batch: Batch, kept: Kept) -> None:
+        values = kept.values.cpu().numpy()[batch.is_good]
+        negative = np.count_nonzero(values < 0) / max(values.size, 1)
+        if negative > _MAX_NEGATIVE_FRACTION:
+            raise AbsentRuleError(
+                f"teacher {self._teacher.facts.name!r}: {negative:.0%} of the logits kept in the first batch are "
+                f"negative, expected at most {_MAX_NEGATIVE_FRACTION:.0%}, because an absent class counts as 0 and "
+                "would rank above them; use --absent rest, which stores what the absent classes share, "
+                "or --absent zero to insist"
+            )
+
+    def _require_finite(self, batch: Batch, scores: _Scores) -> None:
+        is_finite = np.isfinite(scores.values).all(axis=(1, 2, 3))
+        if scores.rest is not None:
+            is_finite &= ~np.isnan(scores.rest).any(axis=(1, 2))
+        broken = np.flatnonzero(~is_finite & batch.is_good)
+        if len(broken):
+            row = batch.rows[int(broken[0])]
+            hint = (
+                ""
+                if self._precision is Precision.FP32
+                else "; use --precision bf16 or fp32, which do not overflow"
+            )
+            raise NonFiniteLogitsError(
+                f"teacher {self._teacher.facts.name!r} in {self._precision.value}: NaN or infinite logits for "
+                f"{len(broken)} of {len(batch.rows)} images, {self._source.paths[row]!r} first, "
+                f"expected finite ones{hint}"
+            )
+
+    def _encode(self, part: UnencodedPart) -> PartLabels:
+        is_good = np.array([facts.reason is None for facts in part.facts])
+        found = np.concatenate([scores.indices for scores in part.scores])
+        kept = np.concatenate([scores.values for scores in part.scores])
+        kept[~is_good] = 0  # whatever a black image gives; these rows are not stored
+        values = ValueStep.parse(self._label_map.value_step).encode(kept)
+        indices, ordered = sort_ranks(found.astype(indices_dtype(self._label_map.num_classes)), values)
+        rest = None
+        if self._label_map.absent is AbsentRule.REST:
+            rest = np.concatenate([scores.rest for scores in part.scores if scores.rest is not None])
+        return PartLabels(
+            indices=indices,
+            values=ordered.astype(np.float16, copy=False),
+            rest=None if rest is None else rest.astype(np.float16),
+            facts=_facts_table(part.facts),
+            bad_images=tuple(
+                BadImage(facts.row, facts.reason) for facts in part.facts if facts.reason is not None
+            ),
+            exif_oriented=sum(facts.exif_orientation != 1 for facts in part.facts),
+        )
+
+
+def _facts_table(facts: list[ImageFacts]) -> pa.Table:
+    status = [Status.LABELLED.value if image.reason is None else Status.BAD_IMAGE.value for image in facts]
+    columns = {
+        name: [getattr(image, name) for image in facts] for name in FACTS_SCHEMA.names if name != "status"
+    }
+    return pa.table({**columns, "status": status}).select(FACTS_SCHEMA.names).cast(FACTS_SCHEMA)

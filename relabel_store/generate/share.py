@@ -1,0 +1,83 @@
+"""Static shares: which parts one worker of several builds, and the locks that keep it alone."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relabel_store import spec
+from relabel_store.store.locks import hold_lock
+
+
+@dataclass(frozen=True)
+class Share:
+    """The i-th of n shares of a build, 0-based; the whole build is the only share of one."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"share: {self.index}/{self.count}, expected 0/N to N-1/N")
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Return the share named ``I/N``.
+
+        Raises
+        ------
+        ValueError
+            It is not a share.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None:
+            raise ValueError(f"share: {text!r}, expected I/N such as 0/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def of(self, parts: Sequence[int]) -> list[int]:
+        """Return those parts that are this share's: every n-th, so that all shares end together."""
+        return [part for part in parts if part % self.count == self.index]
+
+
+@contextlib.contextmanager
+def hold_share(store: Path, share: Share) -> Iterator[None]:
+    """Keep other processes of this host from building the same share, or the whole beside it.
+
+    Raises
+    ------
+    StoreBusyError
+        One of them is at it.
+    """
+    running = store / spec.RUNNING_DIR
+    is_whole = share.count == 1
+    created = not store.exists()
+    busy = (
+        f"store {str(store)!r}: another build of it is running on this host; wait for it, "
+        "or give each process its own --share I/N"
+    )
+    try:
+        with (
+            hold_lock(running / "build.lock", shared=not is_whole, busy=busy),
+            hold_lock(running / f"share-{share.index}-of-{share.count}.lock", busy=busy),
+        ):
+            yield
+    finally:
+        _remove_what_nobody_needs(store, created)
+
+
+def _remove_what_nobody_needs(store: Path, created: bool) -> None:
+    if (store / spec.COMPLETE_FILE).exists():
+        shutil.rmtree(store / spec.RUNNING_DIR, ignore_errors=True)
+    elif created and not (store / spec.GROUP_FILE).exists():
+        # Nothing was begun: leave no empty directory behind for a teacher that could not be loaded.
+        shutil.rmtree(store / spec.RUNNING_DIR, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (store / spec.JOURNAL_DIR).rmdir()
+            store.rmdir()

@@ -1,0 +1,206 @@
+"""The teacher: what the build asks of a model, and the models of timm that answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from relabel_store.errors import IdentityError, TeacherError
+from relabel_store.generate.decode import Interpolation
+from relabel_store.generate.dense import DenseClassifier, DenseKind, identity_error, make_dense
+from relabel_store.generate.precision import Precision
+from relabel_store.manifest import Classes, Weights
+
+# DESIGN of the format: float32, relative to the standard deviation of the logits.
+IDENTITY_TOLERANCE = 1e-4
+_PROBE_IMAGES = 2
+_PROBE_SEED = 2101_05022
+
+
+@dataclass(frozen=True)
+class TeacherInput:
+    """What a teacher wants to be shown.
+
+    Parameters
+    ----------
+    size
+        ``(height, width)`` in pixels; the whole image is squashed to it.
+    mean, std
+        Of each RGB channel, on a scale of 0 to 1.
+    """
+
+    size: tuple[int, int]
+    interpolation: Interpolation = Interpolation.BICUBIC
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not all(side >= 1 for side in self.size):
+            raise TeacherError(f"input size: {self.size}, expected at least 1 x 1 pixels")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(std > 0 for std in self.std):
+            raise TeacherError(f"mean {self.mean}, std {self.std}: expected three numbers each, std above 0")
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Return uint8 ``(n, height, width, 3)`` as float32 ``(n, 3, height, width)``, channels last."""
+        scale = torch.tensor(self.std, device=pixels.device) * 255
+        shift = torch.tensor(self.mean, device=pixels.device) * 255
+        return ((pixels.float() - shift) / scale).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What the manifest says of a teacher.
+
+    Parameters
+    ----------
+    architecture, tag
+        In timm; None for a teacher that is not timm's.
+    dense_kind
+        ``exact``, ``per-location`` or ``unknown``.
+    """
+
+    name: str
+    input: TeacherInput
+    num_classes: int
+    classes: Classes
+    weights: Weights
+    architecture: str | None = None
+    tag: str | None = None
+    dense_kind: str = "unknown"
+
+    def __post_init__(self) -> None:
+        for what, listed in (("ids", self.classes.ids), ("names", self.classes.names)):
+            if listed is not None and len(listed) != self.num_classes:
+                raise TeacherError(
+                    f"teacher {self.name!r}: {len(listed)} class {what}, expected {self.num_classes}, its class count"
+                )
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A model that scores each class in each cell of a grid over the image.
+
+    Any object with these members will do: implement it to label with a model that is not timm's, and
+    give it to `relabel_store.build`, or name a function that returns it as ``module:factory``.
+    """
+
+    @property
+    def facts(self) -> TeacherFacts:
+        """What the manifest says of the teacher."""
+
+    def to(self, device: torch.device) -> object:
+        """Move the model to a device, where its images will come."""
+
+    def dense_logits(self, images: Tensor, precision: Precision) -> Tensor:
+        """Return the score before softmax of each class in each cell.
+
+        Parameters
+        ----------
+        images
+            float32 ``(n, 3, height, width)``, squashed to `TeacherInput.size` and normalised.
+
+        Returns
+        -------
+        Tensor
+            float32 ``(n, num_classes, n_rows, n_cols)``, row 0 on top, without gradient.
+        """
+
+    def identity_error(self, images: Tensor) -> float | None:
+        """Return how far the mean of the dense logits is from the model's own, None where that means nothing."""
+
+
+class TimmTeacher:
+    """A timm classifier as a teacher, made dense by head replay.
+
+    Parameters
+    ----------
+    model
+        Any classifier with ``forward_features`` and ``forward_head``; it is put into eval mode.
+    facts
+        ``dense_kind`` is found out here.
+
+    Raises
+    ------
+    NoDenseMapError
+        The architecture has no dense map.
+    """
+
+    def __init__(self, model: nn.Module, facts: TeacherFacts) -> None:
+        self._dense: DenseClassifier = make_dense(model, input_size=facts.input.size)
+        self.facts = TeacherFacts(**{**facts.__dict__, "dense_kind": self._dense.kind.value})
+        if self._dense.num_classes != facts.num_classes:
+            raise TeacherError(
+                f"teacher {facts.name!r}: {self._dense.num_classes} classes, expected {facts.num_classes}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """``(n_rows, n_cols)``."""
+        return self._dense.grid
+
+    def to(self, device: torch.device) -> None:
+        """Move the model to a device, weights of convolutions in channels-last order."""
+        self._dense.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def dense_logits(self, images: Tensor, precision: Precision) -> Tensor:
+        """Return the score of each class in each cell: float32 ``(n, num_classes, n_rows, n_cols)``."""
+        return self._dense.logits(images, autocast=precision.autocast)
+
+    def identity_error(self, images: Tensor) -> float:
+        """Return how far the mean of the dense logits is from the model's own logits.
+
+        The largest difference in standard deviations of the model's logits, in float32.
+        """
+        return identity_error(self._dense, images)
+
+
+def check_identity(teacher: Teacher, device: torch.device) -> float | None:
+    """Run the identity check of a teacher on its device and return the error.
+
+    Notes
+    -----
+    On noise from a fixed seed, so that every process and every resume of a build sees the same images.
+
+    Raises
+    ------
+    IdentityError
+        The head is exact, and the mean of the dense logits is not the model's own logits.
+    """
+    facts = teacher.facts
+    generator = torch.Generator().manual_seed(_PROBE_SEED)
+    images = torch.randn((_PROBE_IMAGES, 3, *facts.input.size), generator=generator)
+    error = teacher.identity_error(images.to(device).contiguous(memory_format=torch.channels_last))
+    if facts.dense_kind == DenseKind.EXACT.value and not (error is not None and error <= IDENTITY_TOLERANCE):
+        raise IdentityError(
+            f"teacher {facts.name!r}: mean of the dense logits is {error:.2g} standard deviations from the model's "
+            f"own logits, expected at most {IDENTITY_TOLERANCE:g}; its dense map cannot be trusted"
+        )
+    return error
+
+
+def probe_grid(teacher: Teacher, device: torch.device) -> tuple[int, int]:
+    """Return ``(n_rows, n_cols)`` of a teacher's maps, after checking what it gives for one black image.
+
+    Raises
+    ------
+    TeacherError
+        It gives something else than its protocol says.
+    """
+    facts = teacher.facts
+    with torch.inference_mode():
+        images = torch.zeros((1, 3, *facts.input.size), device=device)
+        logits = teacher.dense_logits(images, Precision.FP32)
+    found = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+    if (
+        not isinstance(logits, Tensor)
+        or logits.ndim != 4
+        or tuple(logits.shape[:2]) != (1, facts.num_classes)
+    ):
+        raise TeacherError(
+            f"teacher {facts.name!r}: dense_logits gave {found} for one image, "
+            f"expected float32 (1, {facts.num_classes}, n_rows, n_cols)"
+        )
+    return int(logits.shape[2]), int(logits.shape[3])

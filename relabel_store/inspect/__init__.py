@@ -1,0 +1,1 @@
+"""Stores and samples, summed up for people."""

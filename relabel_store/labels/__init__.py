@@ -1,0 +1,1 @@
+"""Array maths on label maps: NumPy only, no files."""

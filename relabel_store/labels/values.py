@@ -1,0 +1,98 @@
+"""Value encodings: what a teacher's float32 score becomes on disk, and by how much it may differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relabel_store.errors import ValueRangeError
+from relabel_store.labels.topk import FloatArray
+
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_FLOAT16_EXACT_INTEGERS = 2048  # float16 has 11 significant bits: multiples of a step are exact up to 2048
+
+
+@dataclass(frozen=True)
+class ValueStep:
+    """How scores are rounded before they are stored as float16.
+
+    Parameters
+    ----------
+    step
+        Spacing of the stored values, a power of two from 1/1024 to 1, or None for float16's own
+        spacing ("exact").
+    """
+
+    step: float | None
+
+    def __post_init__(self) -> None:
+        if self.step is None:
+            return
+        is_power_of_two = self.step > 0 and math.frexp(self.step)[0] == 0.5
+        if not (is_power_of_two and 2**-10 <= self.step <= 1):
+            raise ValueError(
+                f"value step: {self.step!r}, expected 'exact' or a power of two from 1/1024 to 1, "
+                "so that float16 holds its multiples exactly"
+            )
+
+    @classmethod
+    def parse(cls, text: str | float) -> ValueStep:
+        """Return the step named by ``"exact"``, ``"0.125"`` or a number.
+
+        Raises
+        ------
+        ValueError
+            It is neither.
+        """
+        if text == "exact":
+            return cls(None)
+        try:
+            return cls(float(text))
+        except ValueError as error:
+            raise ValueError(str(error) if "value step" in str(error) else _unreadable(text)) from None
+
+    def to_json(self) -> float | str:
+        """Return ``"exact"`` or the step, as the manifest holds it."""
+        return "exact" if self.step is None else self.step
+
+    @property
+    def limit(self) -> float:
+        """The largest magnitude that can be stored without a larger error than the step promises."""
+        return _FLOAT16_MAX if self.step is None else min(self.step * _FLOAT16_EXACT_INTEGERS, _FLOAT16_MAX)
+
+    def encode(self, scores: FloatArray) -> NDArray[np.float16]:
+        """Return scores as stored: the nearest multiple of the step (ties to even), float16.
+
+        Parameters
+        ----------
+        scores
+            float32 or float64, any shape, finite.
+
+        Returns
+        -------
+        ndarray
+            float16, same shape; at most half a step from `scores`.
+
+        Raises
+        ------
+        ValueRangeError
+            A score lies past `limit`.
+        """
+        largest = float(np.abs(scores).max(initial=0.0))
+        if not largest <= self.limit:
+            raise ValueRangeError(
+                f"teacher score: {largest:g}, expected at most {self.limit:g}, past which float16 cannot hold "
+                f"value step {self.to_json()}; choose a larger --value-step or 'exact'"
+            )
+        if self.step is None:
+            return scores.astype(np.float16)
+        steps = np.rint(scores / np.float32(self.step))
+        rounded: NDArray[np.float16] = (steps * np.float32(self.step)).astype(np.float16)
+        return rounded
+
+
+def _unreadable(text: object) -> str:
+    return f"value step: {text!r}, expected 'exact' or a power of two from 1/1024 to 1"

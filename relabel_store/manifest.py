@@ -1,0 +1,329 @@
+"""The manifest: what a store's numbers mean, as an object and as JSON."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from enum import Enum, StrEnum
+from typing import Any, TypeVar
+
+from relabel_store import spec
+from relabel_store.canonical import canonical_json, digest_of
+from relabel_store.errors import ManifestError, UnknownEncodingError, UnsupportedVersionError
+from relabel_store.schema import schema_errors
+
+SCHEMA = "manifest-v1"
+
+T = TypeVar("T")
+
+
+class State(StrEnum):
+    """Whether the store is finished."""
+
+    BUILDING = "building"
+    COMPLETE = "complete"
+
+
+class AbsentRule(StrEnum):
+    """What the score of a class outside the top k is taken to be."""
+
+    ZERO = "zero"  # logit 0, as in the paper
+    REST = "rest"  # the classes not kept share the stored log-sum-exp evenly
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the arrays lie on disk."""
+
+    name: str = spec.ENCODING_ZARR
+    version: str = spec.ENCODING_VERSION
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """Shape and meaning of the label maps."""
+
+    grid: tuple[int, int]  # (n_rows, n_cols)
+    k: int
+    num_classes: int
+    values: str = "logits"
+    value_step: float | str = spec.DEFAULT_VALUE_STEP
+    absent: AbsentRule = AbsentRule.ZERO
+    axes: tuple[str, ...] = spec.DIMENSIONS
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes in the order of the class indices."""
+
+    digest: str | None  # of ids, or of names where there are no ids
+    ids: tuple[str, ...] | None = None  # what class folders are called, e.g. WordNet ids
+    names: tuple[str, ...] | None = None  # for people
+    source: str | None = None
+
+    @classmethod
+    def of(cls, ids: Sequence[str] | None, names: Sequence[str] | None, source: str | None) -> Classes:
+        """Return the class list with its digest filled in."""
+        listed = ids if ids is not None else names
+        digest = None if listed is None else digest_of(canonical_json({"classes": list(listed)}))
+        return cls(
+            digest=digest,
+            ids=None if ids is None else tuple(ids),
+            names=None if names is None else tuple(names),
+            source=source,
+        )
+
+    def index_of_folder(self) -> dict[str, int]:
+        """Return the class index of each folder name: by class id, or by name where there are no ids."""
+        listed = self.ids if self.ids is not None else self.names
+        return {} if listed is None else {name: index for index, name in enumerate(listed)}
+
+    def name_of(self, class_index: int) -> str:
+        """Return what to call a class in front of people."""
+        listed = self.names if self.names is not None else self.ids
+        return f"class {class_index}" if listed is None else listed[class_index]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image became the teacher's input, so which part of it a cell covers."""
+
+    input_size: tuple[int, int]  # (height, width) in pixels
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str = "squash"  # the whole image to the input size; no crop
+    color: str = "RGB"
+    exif_orientation: str = "ignored"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the teacher's weights came from, and which they are."""
+
+    origin: str
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Dense:
+    """How the classifier was made dense, and the proof."""
+
+    kind: str  # exact | per-location | unknown
+    identity_error: float | None  # of the pooled dense logits, relative to the logits' standard deviation
+
+
+@dataclass(frozen=True)
+class TeacherInfo:
+    """The model that produced the labels."""
+
+    name: str
+    architecture: str | None
+    tag: str | None
+    weights: Weights
+    dense: Dense
+    precision: str
+    device: str  # kind only: cpu, cuda
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ImagesInfo:
+    """The images that were labelled."""
+
+    name: str
+    kind: str
+    count: int
+    digest: str  # of the sorted sample ids
+    order: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes of the pieces on disk, in rows."""
+
+    shard_rows: int
+    chunk_rows: int
+
+
+@dataclass(frozen=True)
+class BuildInfo:
+    """What besides the arguments decides the last bit of a value, so it is fixed when a build starts."""
+
+    batch_size: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often the pooled label of a whole image is the class of its folder."""
+
+    samples: int
+    agreeing: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What was counted while building."""
+
+    labelled: int
+    bad_images: int
+    exif_oriented: int  # images whose EXIF orientation was ignored
+    distinct_classes_mean: float | None
+    value_min: float | None
+    value_max: float | None
+    negative_fraction: float | None
+    winning_cells: tuple[int, ...]  # for each class, the number of cells where it is the best
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The description of a store: ``docs/reference/format-v1.md`` explains every field.
+
+    Raises
+    ------
+    ManifestError
+        Two fields contradict each other.
+    """
+
+    name: str
+    num_samples: int
+    label_map: LabelSpec
+    classes: Classes
+    geometry: Geometry
+    teacher: TeacherInfo
+    images: ImagesInfo
+    layout: Layout
+    build: BuildInfo | None = None
+    statistics: Statistics | None = None
+    licence: str | None = None
+    citation: tuple[str, ...] = ()
+    state: State = State.BUILDING
+    encoding: Encoding = Encoding()
+    format_version: str = spec.FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for problem in self._contradictions():
+            raise ManifestError(f"manifest of {self.name!r}: {problem}")
+
+    def _contradictions(self) -> typing.Iterator[str]:
+        label_map, classes = self.label_map, self.classes
+        if label_map.k > label_map.num_classes:
+            yield f"k is {label_map.k}, expected at most the class count, {label_map.num_classes}"
+        for what, listed in (("ids", classes.ids), ("names", classes.names)):
+            if listed is not None and len(listed) != label_map.num_classes:
+                yield f"{len(listed)} class {what}, expected {label_map.num_classes}"
+        if classes != Classes.of(classes.ids, classes.names, classes.source):
+            yield f"class digest is {classes.digest}, which is not that of the listed classes"
+        if self.images.count != self.num_samples:
+            yield f"images.count is {self.images.count}, num_samples {self.num_samples}"
+        if self.layout.shard_rows % self.layout.chunk_rows:
+            yield f"shard_rows {self.layout.shard_rows} is no multiple of chunk_rows {self.layout.chunk_rows}"
+        if (self.state is State.COMPLETE) != (self.statistics is not None):
+            yield f"state is {self.state.value!r}, statistics are {'there' if self.statistics else 'missing'}"
+
+    @property
+    def num_parts(self) -> int:
+        """Number of shards of each array."""
+        return -(-self.num_samples // self.layout.shard_rows)
+
+    def rows_of_part(self, part: int) -> range:
+        """Return the rows of a part."""
+        start = part * self.layout.shard_rows
+        return range(start, min(start + self.layout.shard_rows, self.num_samples))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as JSON types."""
+        document: dict[str, Any] = _to_json(asdict(self))
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Manifest:
+        """Return the manifest of a JSON document; fields of a later minor version are ignored.
+
+        Raises
+        ------
+        UnsupportedVersionError
+            Another major version of the format, or a known encoding in a version that is not read here.
+        UnknownEncodingError
+            An encoding of another name.
+        ManifestError
+            The document breaks the schema.
+        """
+        _require_readable_version(document)
+        for problem in schema_errors(document, SCHEMA):
+            raise ManifestError(f"manifest: {problem}; the schema is {SCHEMA}.schema.json")
+        return _from_json(cls, document)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON."""
+        return digest_of(canonical_json(self.to_dict()))
+
+    def completed(self, statistics: Statistics) -> Manifest:
+        """Return the manifest of the finished store."""
+        return replace(self, state=State.COMPLETE, statistics=statistics)
+
+    def reopened(self) -> Manifest:
+        """Return the manifest of the same store, being built again in part."""
+        return replace(self, state=State.BUILDING, statistics=None)
+
+
+def _require_readable_version(document: Mapping[str, Any]) -> None:
+    version = document.get("format_version")
+    if not isinstance(version, str) or not version:
+        raise ManifestError(f"manifest: format_version is {version!r}, expected text such as '1.0'")
+    _require_major("store format", version, spec.FORMAT_VERSION)
+    encoding = document.get("encoding")
+    if not isinstance(encoding, Mapping) or not isinstance(encoding.get("version"), str):
+        raise ManifestError(f"manifest: encoding is {encoding!r}, expected a name and a version")
+    if encoding.get("name") != spec.ENCODING_ZARR:
+        raise UnknownEncodingError(
+            f"encoding {encoding.get('name')!r}: this release knows {spec.ENCODING_ZARR!r}; "
+            "a later release of relabel-store may read it"
+        )
+    _require_major(f"encoding {encoding['name']!r}", encoding["version"], spec.ENCODING_VERSION)
+
+
+def _require_major(what: str, found: str, ours: str) -> None:
+    major = ours.split(".")[0]
+    if found.split(".")[0] != major:
+        raise UnsupportedVersionError(
+            f"{what}: version {found}, this release reads {major}.x; upgrade relabel-store to read it"
+        )
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: _to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_to_json(item) for item in value]
+    return value
+
+
+def _from_json(target: type[T], document: Mapping[str, Any]) -> T:
+    """Build a dataclass, and those inside it, from JSON that its schema has accepted."""
+    hints = typing.get_type_hints(target)
+    known = {
+        field.name: _convert(hints[field.name], document[field.name])
+        for field in fields(target)  # type: ignore[arg-type]  # every target here is a dataclass
+        if field.name in document
+    }
+    return target(**known)
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if typing.get_origin(hint) is types.UnionType:
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        return value if value is None or len(options) > 1 else _convert(options[0], value)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _from_json(hint, value)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    return value

@@ -1,0 +1,83 @@
+"""``complete.json``: the commit of a finished store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relabel_store import spec
+from relabel_store.canonical import canonical_json, has_own_digest, with_digest
+from relabel_store.errors import DamagedFileError
+from relabel_store.store.files import FileEntry
+from relabel_store.store.journal import PartRecord
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Every other file of a finished store, and its part records."""
+
+    files: Mapping[str, FileEntry]
+    parts: Mapping[int, PartRecord]
+
+    @property
+    def digest(self) -> str:
+        """The identity of the store: it covers every byte of it."""
+        return str(self._document()["digest"])
+
+    def _document(self) -> dict[str, Any]:
+        return with_digest(
+            {
+                "format_version": spec.FORMAT_VERSION,
+                "files": {name: entry.to_json() for name, entry in self.files.items()},
+                "parts": [self.parts[part].to_json() for part in sorted(self.parts)],
+            }
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the file."""
+        return canonical_json(self._document())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Completion:
+        """Return the completion recorded in a file.
+
+        Raises
+        ------
+        DamagedFileError
+            The file is not what was written.
+        """
+        name = spec.COMPLETE_FILE
+        try:
+            document = json.loads(data)
+            if not has_own_digest(document):
+                raise DamagedFileError(
+                    f"store file {name!r}: its digest is not that of its content; restore it from a copy"
+                )
+            files = {str(name): FileEntry.from_json(entry) for name, entry in document["files"].items()}
+            parts = [PartRecord.from_json(part) for part in document["parts"]]
+        except DamagedFileError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedFileError(
+                f"store file {name!r}: {len(data)} bytes that are no completion record ({error}); "
+                "restore it from a copy"
+            ) from error
+        return cls(files=files, parts={part.part: part for part in parts})
+
+
+def read_completion(store: Path) -> Completion | None:
+    """Return the completion of a store, or None where it is not finished.
+
+    Raises
+    ------
+    DamagedFileError
+        ``complete.json`` is there and is not what was written.
+    """
+    try:
+        data = (store / spec.COMPLETE_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    return Completion.from_bytes(data)

@@ -1,0 +1,120 @@
+"""The journal: one record a finished part. A part without a record does not exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relabel_store import spec
+from relabel_store.canonical import canonical_json, has_own_digest, with_digest
+from relabel_store.errors import FormatError
+from relabel_store.store.files import FileEntry
+
+_RECORD_NAME = re.compile(r"part-(\d{5,})\.json")
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that got no label, and why."""
+
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What is recorded of a finished part."""
+
+    part: int
+    rows: range
+    files: Mapping[str, FileEntry]  # the shard of each array, by path below the store
+    facts: FileEntry  # the part's slice of sample facts, which is gone once merged
+    bad_images: tuple[BadImage, ...]
+    exif_oriented: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON types, with a digest of itself."""
+        return with_digest(
+            {
+                "part": self.part,
+                "rows": [self.rows.start, self.rows.stop],
+                "files": {name: entry.to_json() for name, entry in self.files.items()},
+                "facts": self.facts.to_json(),
+                "bad_images": [{"row": bad.row, "reason": bad.reason} for bad in self.bad_images],
+                "exif_oriented": self.exif_oriented,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, document: Any) -> PartRecord:
+        """Return the record of a JSON object.
+
+        Raises
+        ------
+        FormatError
+            It is no record, or its digest is not its own.
+        """
+        if not isinstance(document, dict) or not has_own_digest(document):
+            raise FormatError(
+                "journal record: its digest is not that of its content; the part has to be built again"
+            )
+        match document:
+            case {
+                "part": int(part),
+                "rows": [int(start), int(stop)],
+                "files": dict(files),
+                "facts": facts,
+                "bad_images": list(bad_images),
+                "exif_oriented": int(exif_oriented),
+            }:
+                return cls(
+                    part=part,
+                    rows=range(start, stop),
+                    files={str(name): FileEntry.from_json(entry) for name, entry in files.items()},
+                    facts=FileEntry.from_json(facts),
+                    bad_images=tuple(BadImage(int(bad["row"]), str(bad["reason"])) for bad in bad_images),
+                    exif_oriented=exif_oriented,
+                )
+        raise FormatError(
+            f"journal record: keys {sorted(document)}, expected those of format {spec.FORMAT_VERSION}"
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the file in the journal."""
+        return canonical_json(self.to_json())
+
+
+def record_path(part: int) -> str:
+    """Return the path of a part's record below the store."""
+    return f"{spec.JOURNAL_DIR}/{spec.part_name(part)}.json"
+
+
+def facts_path(part: int) -> str:
+    """Return the path of a part's slice of the sample facts below the store."""
+    return f"{spec.JOURNAL_DIR}/{spec.part_name(part)}.parquet"
+
+
+def read_journal(store: Path) -> tuple[dict[int, PartRecord], list[str]]:
+    """Return the records of the finished parts, and the names of files that are no sound records.
+
+    A record that cannot be read counts as absent: its part is built again.
+    """
+    records: dict[int, PartRecord] = {}
+    broken: list[str] = []
+    directory = store / spec.JOURNAL_DIR
+    for path in sorted(directory.glob("part-*.json")) if directory.is_dir() else ():
+        match = _RECORD_NAME.fullmatch(path.name)
+        try:
+            record = PartRecord.from_json(json.loads(path.read_bytes()))
+        except (ValueError, KeyError, TypeError):
+            broken.append(path.name)
+            continue
+        if match is None or int(match[1]) != record.part:
+            broken.append(path.name)
+        else:
+            records[record.part] = record
+    return records, broken

@@ -1,0 +1,200 @@
+"""The sample table: one row a sample, and the row of a sample id."""
+
+from __future__ import annotations
+
+import bisect
+import unicodedata
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from relabel_store.errors import FormatError, SampleNotFoundError
+
+
+class Status(StrEnum):
+    """Whether a sample has a label."""
+
+    LABELLED = "labelled"
+    BAD_IMAGE = "bad-image"
+    MISSING = "missing"
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("class_index", pa.int32()),
+        pa.field("class_name", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("sha256", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+    ]
+)
+
+# What labelling a part finds out about its images. Size and time serve to notice changed files when a
+# build goes on; they do not outlive it.
+FACTS_SCHEMA = pa.schema(
+    [
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("sha256", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+    ]
+)
+
+_FACT_COLUMNS = ("width", "height", "sha256", "status")
+_ROW_GROUP_ROWS = 131_072
+
+
+def planned_samples(
+    sample_ids: Sequence[str],
+    paths: Sequence[str],
+    class_names: Sequence[str | None],
+    class_index_of: Mapping[str, int],
+) -> pa.Table:
+    """Return the table of samples none of which has been looked at yet."""
+    names = pa.array(class_names, pa.string())
+    known = pa.array(class_index_of.keys(), pa.string())
+    indices = pa.array(class_index_of.values(), pa.int32())
+    n = len(sample_ids)
+    return pa.table(
+        {
+            "row": np.arange(n),
+            "sample_id": pa.array(sample_ids, pa.string()),
+            "path": pa.array(paths, pa.string()),
+            "class_index": indices.take(pc.index_in(names, known, skip_nulls=True)),
+            "class_name": names,
+            "width": pa.nulls(n, pa.int32()),
+            "height": pa.nulls(n, pa.int32()),
+            "sha256": pa.nulls(n, pa.string()),
+            "status": pa.array([Status.MISSING.value]).take(pa.array(np.zeros(n, np.int8))),
+        },
+        schema=SCHEMA,
+    )
+
+
+def with_facts(samples: pa.Table, facts: Mapping[int, pa.Table | None], shard_rows: int) -> pa.Table:
+    """Return the sample table with the facts of some parts put in.
+
+    Parameters
+    ----------
+    facts
+        Facts of each finished part; None where they already are in `samples`. The rows of a part
+        that is not among them become ``missing``.
+    """
+    pieces = []
+    for part, start in enumerate(range(0, len(samples), shard_rows)):
+        piece = samples.slice(start, shard_rows)
+        found = facts[part] if part in facts else _no_facts(len(piece))
+        if found is not None:
+            for column in _FACT_COLUMNS:
+                piece = piece.set_column(
+                    piece.schema.get_field_index(column), SCHEMA.field(column), found[column]
+                )
+        pieces.append(piece)
+    return pa.concat_tables(pieces).combine_chunks()
+
+
+def _no_facts(n: int) -> pa.Table:
+    return pa.table(
+        {
+            "width": pa.nulls(n, pa.int32()),
+            "height": pa.nulls(n, pa.int32()),
+            "sha256": pa.nulls(n, pa.string()),
+            "status": pa.array([Status.MISSING.value] * n, pa.string()),
+        }
+    )
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Return a table as the bytes of a Parquet file; equal tables give equal bytes."""
+    sink = pa.BufferOutputStream()
+    dictionaries = [name for name in ("class_name", "status") if name in table.schema.names]
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=dictionaries,
+        row_group_size=_ROW_GROUP_ROWS,
+    )
+    return bytes(sink.getvalue())
+
+
+def from_parquet(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of a Parquet file after checking its columns.
+
+    Raises
+    ------
+    FormatError
+        It is no Parquet file, or a column is missing or of another type.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        return table.select(wanted.names).cast(wanted)
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise FormatError(f"sample table: {error}; expected columns {schema.names}") from error
+
+
+class SampleIndex:
+    """The row of each sample id.
+
+    Binary search over the ids where they lie in Arrow's buffers: no dictionary of a million Python
+    strings. Rows that are not in order of their ids get a sorted permutation of their own.
+    """
+
+    def __init__(self, sample_ids: pa.ChunkedArray) -> None:
+        self._ids = sample_ids.combine_chunks()
+        self._order: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
+        if not pc.all(pc.less(self._ids[:-1], self._ids[1:])).as_py():
+            self._order = pc.sort_indices(self._ids).to_numpy().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, position: int) -> str:
+        """Return the id at a position in sorted order."""
+        return str(self._ids[self._row_at(position)].as_py())
+
+    def sample_id(self, row: int) -> str:
+        """Return the id of a row."""
+        return str(self._ids[row].as_py())
+
+    def _row_at(self, position: int) -> int:
+        return position if self._order is None else int(self._order[position])
+
+    def row_of(self, sample_id: str) -> int:
+        """Return the row of a sample.
+
+        Raises
+        ------
+        SampleNotFoundError
+            There is none of this id; the message names what is near.
+        """
+        position = bisect.bisect_left(self, sample_id)
+        if position < len(self) and self[position] == sample_id:
+            return self._row_at(position)
+        near = self._near(sample_id, position)
+        hint = f"near it: {', '.join(map(repr, near))}" if near else "the store is empty"
+        raise SampleNotFoundError(f"sample {sample_id!r}: not among the {len(self)} of the store; {hint}")
+
+    def _near(self, sample_id: str, position: int) -> list[str]:
+        normalized = unicodedata.normalize("NFC", sample_id)
+        candidates = [
+            normalized,
+            str(PurePosixPath(normalized).with_suffix("")) if normalized.strip("./") else "",
+        ]
+        for candidate in candidates:
+            at = bisect.bisect_left(self, candidate)
+            if at < len(self) and self[at] == candidate:
+                return [candidate]
+        return [self[at] for at in range(max(position - 1, 0), min(position + 2, len(self)))]

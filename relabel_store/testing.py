@@ -1,0 +1,152 @@
+"""Small made-up stores, for our tests and other people's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from relabel_store import spec
+from relabel_store.canonical import canonical_json, digest_of
+from relabel_store.labels.maps import LabelMaps
+from relabel_store.labels.topk import sort_ranks, top_k
+from relabel_store.labels.values import ValueStep
+from relabel_store.manifest import (
+    AbsentRule,
+    BuildInfo,
+    Classes,
+    Dense,
+    Geometry,
+    ImagesInfo,
+    LabelSpec,
+    Layout,
+    Manifest,
+    TeacherInfo,
+    Weights,
+)
+from relabel_store.store import samples as sample_tables
+from relabel_store.store.journal import BadImage
+from relabel_store.store.samples import Status
+from relabel_store.store.writer import PartLabels, StoreWriter
+
+
+def make_sample_ids(n: int) -> list[str]:
+    """Return n sample ids in two class folders, in row order."""
+    return sorted(f"{'cat' if row % 2 else 'dog'}/photo {row:04d}" for row in range(n))
+
+
+def make_manifest(
+    n: int = 8,
+    *,
+    grid: tuple[int, int] = (3, 3),
+    k: int = 2,
+    num_classes: int = 5,
+    value_step: float | str = spec.DEFAULT_VALUE_STEP,
+    absent: AbsentRule = AbsentRule.ZERO,
+    shard_rows: int = 4,
+    chunk_rows: int = 2,
+) -> Manifest:
+    """Return the manifest of a store that is being built."""
+    names = ["cat", "dog", *(f"thing {index}" for index in range(2, num_classes))][:num_classes]
+    return Manifest(
+        name="made-up",
+        num_samples=n,
+        label_map=LabelSpec(grid=grid, k=k, num_classes=num_classes, value_step=value_step, absent=absent),
+        classes=Classes.of(None, names, "test"),
+        geometry=Geometry(
+            input_size=(grid[0] * 32, grid[1] * 32), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
+        ),
+        teacher=TeacherInfo(
+            name="made-up",
+            architecture=None,
+            tag=None,
+            weights=Weights("made-up", None),
+            dense=Dense("unknown", None),
+            precision="fp32",
+            device="cpu",
+            versions={},
+        ),
+        images=ImagesInfo("made-up", "class-folders", n, digest_of(canonical_json({"n": n})), "sample-id"),
+        layout=Layout(shard_rows, chunk_rows),
+        build=BuildInfo(batch_size=2, threads=1),
+    )
+
+
+def make_label_maps(rng: np.random.Generator, manifest: Manifest) -> LabelMaps:
+    """Return made-up label maps for every row of a store, encoded as its manifest says."""
+    label_map = manifest.label_map
+    n, k, num_classes = manifest.num_samples, label_map.k, label_map.num_classes
+    scores = rng.normal(4.0, 3.0, (n, num_classes, *label_map.grid)).astype(np.float32)
+    found, kept = top_k(scores, k)
+    indices, values = sort_ranks(
+        found.astype(spec.indices_dtype(num_classes)), ValueStep.parse(label_map.value_step).encode(kept)
+    )
+    rest = None
+    if label_map.absent is AbsentRule.REST:
+        left = np.exp(scores.astype(np.float64))
+        np.put_along_axis(left, found, 0.0, axis=1)
+        rest = np.log(left.sum(axis=1)).astype(np.float16)
+    return LabelMaps(make_sample_ids(n), indices, values.astype(np.float16), rest)
+
+
+def make_samples(manifest: Manifest, sample_ids: Sequence[str] | None = None) -> pa.Table:
+    """Return the sample table of a store that is being begun."""
+    ids = make_sample_ids(manifest.num_samples) if sample_ids is None else list(sample_ids)
+    folders = [sample_id.split("/")[0] for sample_id in ids]
+    return sample_tables.planned_samples(
+        ids, [f"{sample_id}.jpg" for sample_id in ids], folders, manifest.classes.index_of_folder()
+    )
+
+
+def make_part(
+    manifest: Manifest, maps: LabelMaps, part: int, bad_images: Mapping[int, str] | None = None
+) -> PartLabels:
+    """Return the labels of one part, with some rows recorded as bad images."""
+    bad = bad_images or {}
+    rows = manifest.rows_of_part(part)
+    at = slice(rows.start, rows.stop)
+    facts = pa.table(
+        {
+            "width": [None if row in bad else 500 for row in rows],
+            "height": [None if row in bad else 375 for row in rows],
+            "sha256": [f"{row:064x}" for row in rows],
+            "status": [Status.BAD_IMAGE.value if row in bad else Status.LABELLED.value for row in rows],
+            "size_bytes": [1000 + row for row in rows],
+            "mtime_ns": [0] * len(rows),
+        },
+        schema=sample_tables.FACTS_SCHEMA,
+    )
+    return PartLabels(
+        indices=maps.indices[at],
+        values=maps.values[at],
+        rest=None if maps.rest is None else maps.rest[at],
+        facts=facts,
+        bad_images=tuple(BadImage(row, reason) for row, reason in bad.items() if row in rows),
+    )
+
+
+def make_store(
+    path: Path,
+    rng: np.random.Generator,
+    manifest: Manifest | None = None,
+    *,
+    bad_images: Mapping[int, str] | None = None,
+    parts: Sequence[int] | None = None,
+) -> LabelMaps:
+    """Write a made-up store and return what is in it.
+
+    Parameters
+    ----------
+    parts
+        Write only these parts and leave the store unfinished.
+    """
+    manifest = make_manifest() if manifest is None else manifest
+    maps = make_label_maps(rng, manifest)
+    writer = StoreWriter.begin(path, manifest, make_samples(manifest))
+    for part in range(manifest.num_parts) if parts is None else parts:
+        writer.write_part(part, make_part(manifest, maps, part, bad_images))
+    if parts is None:
+        writer.complete()
+    return maps

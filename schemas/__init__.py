@@ -1,0 +1,1 @@
+"""The JSON Schemas of the format and of the commands' JSON output, as package data."""
