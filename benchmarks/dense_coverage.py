@@ -6,7 +6,8 @@ Weights are random, and perturbed so that no layer is the identity it was initia
 - where logits change most when pixels in the upper right of the image change, if it is somewhere else: maps
   that are transposed or flipped show here, and so do some models with attention over the whole image.
 
-Every module takes from one second to a minute on two cores; run some at a time with ``--modules 'e*'``.
+A module takes seconds on two cores, deepseek_vit and gemma4_vit take minutes; run some at a time with
+``--modules 'e*'``.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--modules", default="*", help="shell patterns, with commas between")
     parser.add_argument("--models", default=None, help="shell patterns: these models, not the smallest ones")
-    parser.add_argument("--time-limit", type=int, default=120, help="seconds a model, default 120")
+    parser.add_argument("--time-limit", type=int, default=300, help="seconds a model, default 300")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # timm's own, about names and devices

@@ -114,7 +114,6 @@ def make_part(
             "sha256": [f"{row:064x}" for row in rows],
             "status": [Status.BAD_IMAGE.value if row in bad else Status.LABELLED.value for row in rows],
             "size_bytes": [1000 + row for row in rows],
-            "mtime_ns": [0] * len(rows),
         },
         schema=sample_tables.FACTS_SCHEMA,
     )
@@ -123,6 +122,7 @@ def make_part(
         values=maps.values[at],
         rest=None if maps.rest is None else maps.rest[at],
         facts=facts,
+        mtimes_ns=np.zeros(len(rows), np.int64),
         bad_images=tuple(BadImage(row, reason) for row, reason in bad.items() if row in rows),
     )
 

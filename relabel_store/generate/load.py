@@ -252,7 +252,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"weights {str(path)!r}: no such file")
     try:
         state = load_state_dict(str(path), weights_only=True)
-    except (*_LOADING_ERRORS, UnpicklingError, EOFError, SafetensorError) as error:
+    except (*_LOADING_ERRORS, AttributeError, TypeError, UnpicklingError, EOFError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(
             f"weights {path.name!r}: not a state dict that can be read without running code ({reason}); "

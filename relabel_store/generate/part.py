@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from relabel_store.errors import AbsentRuleError, BadImageStop, NonFiniteLogitsError
+from relabel_store.errors import AbsentRuleError, BadImageStop, ImageReadError, NonFiniteLogitsError
 from relabel_store.generate.batches import Batch, ImageFacts, decoded_batches, split_rows
 from relabel_store.generate.images import ImageSource
 from relabel_store.generate.observer import BatchReport
@@ -119,16 +119,22 @@ class PartLabeller:
     def _score_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, _Scores]]:
         """Score batch after batch, taking each result off the device while the next is computed."""
         running: tuple[Batch, Kept] | None = None
-        for batch in batches:
-            if self._stop_on_bad_image:
-                self._require_good_images(batch)
-            launched = batch, self._launch(batch.pixels)
+        try:
+            for batch in batches:
+                if self._stop_on_bad_image:
+                    self._require_good_images(batch)
+                launched = batch, self._launch(batch.pixels)
+                if self._must_check_absent_rule:
+                    self._require_positive_logits(*launched)
+                    self._must_check_absent_rule = False
+                before, running = running, launched
+                if before is not None:
+                    yield self._finish(*before)
+        except (ImageReadError, BadImageStop):
+            # What was launched before is whole, and may be all that its part was waiting for.
             if running is not None:
                 yield self._finish(*running)
-            if self._must_check_absent_rule:
-                self._require_positive_logits(*launched)
-                self._must_check_absent_rule = False
-            running = launched
+            raise
         if running is not None:
             yield self._finish(*running)
 
@@ -215,6 +221,7 @@ class PartLabeller:
             values=ordered.astype(np.float16, copy=False),
             rest=None if rest is None else rest.astype(np.float16),
             facts=_facts_table(part.facts),
+            mtimes_ns=np.array([facts.mtime_ns for facts in part.facts], np.int64),
             bad_images=tuple(
                 BadImage(facts.row, facts.reason) for facts in part.facts if facts.reason is not None
             ),

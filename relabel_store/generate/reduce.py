@@ -54,5 +54,5 @@ def keep_top_k(logits: Tensor, k: int, *, with_rest: bool) -> Kept:
             indices[is_tied] = ordered.indices[:, :k]
     rest = None
     if with_rest:
-        rest = scores.scatter_(-1, indices, -torch.inf).logsumexp(dim=-1)
+        rest = scores.scatter(-1, indices, -torch.inf).logsumexp(dim=-1)
     return Kept(indices.permute(0, 3, 1, 2), values.permute(0, 3, 1, 2), rest)

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from relabel_store.errors import ImagesChangedError, SettingsChangedError
 from relabel_store.generate.images import ImageSource, describe_changes
 from relabel_store.manifest import Manifest
-from relabel_store.store.journal import PartRecord, facts_path
+from relabel_store.store.journal import PartRecord, facts_path, mtimes_path
 from relabel_store.store.samples import Status
 from relabel_store.store.writer import StoreWriter
 
@@ -117,10 +118,11 @@ def require_same_images(writer: StoreWriter, source: ImageSource) -> None:
 def _changed_images(writer: StoreWriter, source: ImageSource, record: PartRecord) -> Iterator[str]:
     path = writer.path / facts_path(record.part)
     if not path.exists():
-        return  # merged: sizes and times are gone, `validate --images` compares digests
+        return  # merged: sizes are gone with it, `validate --images` compares digests
     facts: pa.Table = pq.read_table(path)
-    columns = [facts[name].to_pylist() for name in ("size_bytes", "mtime_ns", "sha256", "status")]
-    for row, size_bytes, mtime_ns, sha256, status in zip(record.rows, *columns, strict=True):
+    columns = [facts[name].to_pylist() for name in ("size_bytes", "sha256", "status")]
+    mtimes_ns = _read_mtimes(writer, record)
+    for row, mtime_ns, size_bytes, sha256, status in zip(record.rows, mtimes_ns, *columns, strict=True):
         if status != Status.LABELLED.value:
             continue  # a bad image may well be mended before it is tried again
         try:
@@ -132,3 +134,12 @@ def _changed_images(writer: StoreWriter, source: ImageSource, record: PartRecord
             is_same = False
         if not is_same:
             yield source.paths[row]
+
+
+def _read_mtimes(writer: StoreWriter, record: PartRecord) -> list[int | None]:
+    """Return when each image of a part was last changed; None where that is not known any more."""
+    try:
+        found = np.frombuffer((writer.path / mtimes_path(record.part)).read_bytes(), np.int64)
+    except (FileNotFoundError, ValueError):
+        return [None] * len(record.rows)
+    return found.tolist() if len(found) == len(record.rows) else [None] * len(record.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -174,11 +175,13 @@ def check_identity(teacher: Teacher, device: torch.device) -> float | None:
     images = torch.randn((_PROBE_IMAGES, 3, *facts.input.size), generator=generator)
     error = teacher.identity_error(images.to(device).contiguous(memory_format=torch.channels_last))
     if facts.dense_kind == DenseKind.EXACT.value and not (error is not None and error <= IDENTITY_TOLERANCE):
+        found = "an unknown number of" if error is None else f"{error:.2g}"
         raise IdentityError(
-            f"teacher {facts.name!r}: mean of the dense logits is {error:.2g} standard deviations from the model's "
+            f"teacher {facts.name!r}: mean of the dense logits is {found} standard deviations from the model's "
             f"own logits, expected at most {IDENTITY_TOLERANCE:g}; its dense map cannot be trusted"
         )
-    return error
+    # JSON has no infinity; a teacher that overflows on noise is stopped where it overflows on images.
+    return error if error is not None and math.isfinite(error) else None
 
 
 def probe_grid(teacher: Teacher, device: torch.device) -> tuple[int, int]:

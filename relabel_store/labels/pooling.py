@@ -43,7 +43,7 @@ def pool_image(
     if rest is not None and k < num_classes:
         absent = rest.astype(np.float64) - np.log(num_classes - k)  # (n, n_rows, n_cols)
         scores -= absent[:, None]
-        baseline = absent.reshape(n, -1).sum(axis=1, keepdims=True)
+        baseline = absent.sum(axis=(1, 2))[:, None]
     flat = np.arange(n).repeat(k * cells) * num_classes + indices.reshape(-1).astype(np.int64)
     sums = np.bincount(flat, weights=scores.reshape(-1), minlength=n * num_classes).reshape(n, num_classes)
     pooled: NDArray[np.float32] = ((sums + baseline) / cells).astype(np.float32)

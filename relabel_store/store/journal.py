@@ -98,6 +98,15 @@ def facts_path(part: int) -> str:
     return f"{spec.JOURNAL_DIR}/{spec.part_name(part)}.parquet"
 
 
+def mtimes_path(part: int) -> str:
+    """Return the path of the times when a part's images were last changed.
+
+    They only spare a resumed build from reading images again to see that they are the same, and are apart
+    from the facts because no byte of a finished store may depend on a time.
+    """
+    return f"{spec.RUNNING_DIR}/{spec.part_name(part)}.mtimes"
+
+
 def read_journal(store: Path) -> tuple[dict[int, PartRecord], list[str]]:
     """Return the records of the finished parts, and the names of files that are no sound records.
 

@@ -38,8 +38,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-# What labelling a part finds out about its images. Size and time serve to notice changed files when a
-# build goes on; they do not outlive it.
+# What labelling a part finds out about its images. The size serves to notice changed files when a build
+# goes on; it does not outlive it.
 FACTS_SCHEMA = pa.schema(
     [
         pa.field("width", pa.int32()),
@@ -47,7 +47,6 @@ FACTS_SCHEMA = pa.schema(
         pa.field("sha256", pa.string()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
     ]
 )
 

@@ -31,7 +31,7 @@ from relabel_store.store.files import (
     sync_directory,
     write_file,
 )
-from relabel_store.store.journal import BadImage, PartRecord, facts_path, read_journal, record_path
+from relabel_store.store.journal import BadImage, PartRecord, facts_path, mtimes_path, read_journal, record_path
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.samples import Status
 from relabel_store.store.statistics import Counts
@@ -66,6 +66,8 @@ class PartLabels:
         As in `LabelMaps`, a row for each of the part's samples; rows without a label may hold anything.
     facts
         What was found out about the images, in `samples.FACTS_SCHEMA`, one row a sample.
+    mtimes_ns
+        When each image was last changed, int64 ``(n,)``.
     exif_oriented
         Number of images with an EXIF orientation.
     """
@@ -74,6 +76,7 @@ class PartLabels:
     values: NDArray[np.float16]
     rest: NDArray[np.float16] | None
     facts: pa.Table
+    mtimes_ns: NDArray[np.int64]
     bad_images: tuple[BadImage, ...] = ()
     exif_oriented: int = 0
 
@@ -200,7 +203,7 @@ class StoreWriter:
         )
         # The lock keeps a second process of this host from replacing the files of a committed part.
         with hold_lock(self.path / spec.RUNNING_DIR / f"{spec.part_name(part)}.lock", wait=True):
-            return self._commit(record, contents)
+            return self._commit(record, contents | {mtimes_path(part): labels.mtimes_ns.tobytes()})
 
     def _encode(self, part: int, labels: PartLabels) -> dict[str, bytes]:
         is_labelled = labels.is_labelled

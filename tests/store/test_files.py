@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relabel_store.errors import DamagedFileError, NotEnoughSpaceError
+from relabel_store.store.files import (
+    FileEntry,
+    create_file,
+    read_verified,
+    remove_partials,
+    require_entry,
+    sync_directory,
+    write_file,
+)
+
+WRITERS = pytest.mark.parametrize("write", [write_file, create_file], ids=["write_file", "create_file"])
+
+
+def fail_with(code: int) -> Callable[..., Any]:
+    def fail(*args: Any, **options: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@WRITERS
+def test_a_written_file_has_its_bytes(tmp_path: Path, write: Callable[..., Any]) -> None:
+    write(tmp_path / "file", b"some bytes")
+    assert (tmp_path / "file").read_bytes() == b"some bytes"
+
+
+@WRITERS
+def test_folders_on_the_way_are_made(tmp_path: Path, write: Callable[..., Any]) -> None:
+    write(tmp_path / "a" / "b" / "file", b"x")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"x"
+
+
+@WRITERS
+def test_nothing_is_left_beside_a_written_file(tmp_path: Path, write: Callable[..., Any]) -> None:
+    write(tmp_path / "file", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_writing_replaces_what_was_there(tmp_path: Path) -> None:
+    write_file(tmp_path / "file", b"old")
+    write_file(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_creating_tells_that_the_file_is_new(tmp_path: Path) -> None:
+    assert create_file(tmp_path / "file", b"x")
+
+
+def test_creating_leaves_what_was_there(tmp_path: Path) -> None:
+    create_file(tmp_path / "file", b"first")
+    assert not create_file(tmp_path / "file", b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
+@WRITERS
+def test_a_file_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any]
+) -> None:
+    named_at_sync = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: named_at_sync.append((tmp_path / "file").exists()))
+    write(tmp_path / "file", b"x")
+    assert (named_at_sync[0], named_at_sync[-1]) == (False, True)  # the file's bytes, then the folder's entry
+
+
+@WRITERS
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT], ids=["disk full", "quota reached"])
+@pytest.mark.parametrize("operation", ["mkdir", "fsync"])
+def test_a_full_disk_is_reported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any], operation: str, code: int
+) -> None:
+    monkeypatch.setattr(os, operation, fail_with(code))
+    with pytest.raises(NotEnoughSpaceError, match=r"writing 'file' \(10 bytes\): .*; free some space and run"):
+        write(tmp_path / "folder" / "file", b"some bytes")
+
+
+@pytest.mark.parametrize(
+    ("write", "operation"), [(write_file, "replace"), (create_file, "link")], ids=["write_file", "create_file"]
+)
+def test_a_disk_too_full_for_a_name_is_reported_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any], operation: str
+) -> None:
+    monkeypatch.setattr(os, operation, fail_with(errno.ENOSPC))
+    with pytest.raises(NotEnoughSpaceError):
+        write(tmp_path / "file", b"some bytes")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """The operating system itself refuses files of more than 100 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@WRITERS
+def test_nothing_is_left_where_the_bytes_did_not_fit(
+    tmp_path: Path, small_files: None, write: Callable[..., Any]
+) -> None:
+    with pytest.raises(NotEnoughSpaceError):
+        write(tmp_path / "file", bytes(1000))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_there_stays_where_its_successor_did_not_fit(tmp_path: Path, small_files: None) -> None:
+    write_file(tmp_path / "file", b"old")
+    with pytest.raises(NotEnoughSpaceError):
+        write_file(tmp_path / "file", bytes(1000))
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+@WRITERS
+def test_another_error_of_the_disk_keeps_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
+        write(tmp_path / "file", b"x")
+    assert not isinstance(caught.value, NotEnoughSpaceError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_killed_writers_are_removed_at_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / ".file.0123.partial").write_bytes(b"half")
+    (tmp_path / ".file.4567.partial").write_bytes(b"half")
+    remove_partials(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_removing_leftovers_spares_files_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "mine.partial").write_bytes(b"x")
+    remove_partials(tmp_path)
+    assert (tmp_path / "mine.partial").exists()
+
+
+def test_a_folder_can_be_synced(tmp_path: Path) -> None:
+    sync_directory(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000], ids=["empty", "one byte", "many bytes"])
+def test_the_entry_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) -> None:
+    data = bytes(size)
+    (tmp_path / "file").write_bytes(data)
+    expected = FileEntry(size, hashlib.sha256(data).hexdigest())
+    assert FileEntry.of_file(tmp_path / "file") == FileEntry.of_bytes(data) == expected
+
+
+def test_an_entry_survives_json() -> None:
+    entry = FileEntry.of_bytes(b"x")
+    assert FileEntry.from_json(entry.to_json()) == entry
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, [], "text", {}, {"size_bytes": 1}, {"size_bytes": "1", "sha256": "0"}, {"size_bytes": 1, "sha256": 0}],
+    ids=["null", "list", "text", "nothing", "no digest", "size as text", "digest as number"],
+)
+def test_what_is_no_entry_is_refused(document: Any) -> None:
+    with pytest.raises(ValueError, match="expected size_bytes and sha256"):
+        FileEntry.from_json(document)
+
+
+CHECKS = pytest.mark.parametrize("check", [require_entry, read_verified], ids=["require_entry", "read_verified"])
+
+
+@CHECKS
+def test_a_sound_file_passes(tmp_path: Path, check: Callable[..., Any]) -> None:
+    (tmp_path / "file").write_bytes(b"sound")
+    assert check(tmp_path / "file", "file", FileEntry.of_bytes(b"sound")) in (None, b"sound")
+
+
+@CHECKS
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(None, "'a/file': missing, expected 5 bytes", id="missing"),
+        pytest.param(b"", "'a/file': 0 bytes, expected 5", id="empty"),
+        pytest.param(b"soun", "'a/file': 4 bytes, expected 5", id="truncated"),
+        pytest.param(b"sounds", "'a/file': 6 bytes, expected 5", id="appended"),
+        pytest.param(b"souns", "'a/file': SHA-256 [0-9a-f]{12}…, expected", id="changed"),
+    ],
+)
+def test_a_file_that_is_not_the_recorded_one_is_named(
+    tmp_path: Path, check: Callable[..., Any], data: bytes | None, message: str
+) -> None:
+    if data is not None:
+        (tmp_path / "file").write_bytes(data)
+    with pytest.raises(DamagedFileError, match=message):
+        check(tmp_path / "file", "a/file", FileEntry.of_bytes(b"sound"))
