@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,22 @@ def build(ctx: click.Context, /, *, log_file: Path | None, **options: Any) -> No
     from relabel_store.generate.build import build as build_store
 
     if log_file is not None:
-        _log_to(log_file)
+        ctx.call_on_close(_log_to(log_file))
     with show_progress(is_quiet=bool(ctx.obj)) as observer:
         report = build_store(**options, observer=observer)
     click.echo(render.build_report(report))
     ctx.exit(1 if report.bad_images else 0)
 
 
-def _log_to(path: Path) -> None:
+def _log_to(path: Path) -> Callable[[], None]:
+    """Append the log to a file; return what ends that."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("relabel_store").addHandler(handler)
+    logger = logging.getLogger("relabel_store")
+    logger.addHandler(handler)
+
+    def end() -> None:
+        logger.removeHandler(handler)
+        handler.close()
+
+    return end

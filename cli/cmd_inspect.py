@@ -37,6 +37,8 @@ def inspect(
         raise click.UsageError("--images and --plot show one sample: give its SAMPLE_ID after STORE")
     if (plot is None) != (images is None):
         raise click.UsageError("--plot draws on the photo: give --images and --plot together")
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise click.UsageError(f"--plot {str(plot)!r}: only PNG is written; name it {plot.with_suffix('.png').name!r}")
     opened = open_store(store)
     if sample_id is None:
         summary = summarize(opened)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from relabel_store.errors import RelabelStoreError
+from relabel_store.errors import OptionError, RelabelStoreError
 from relabel_store.version import __version__
 
 EXIT_NO = 1  # the answer is no: an invalid store, images without a label
@@ -34,6 +34,8 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except OptionError as error:
+            raise click.UsageError(str(error)) from error
         except RelabelStoreError as error:
             _fail("\n".join([str(error), *getattr(error, "__notes__", ())]))
         except OSError as error:

@@ -12,6 +12,7 @@
     ├── TargetExistsError           (FileExistsError)    the output path is taken by something else
     ├── SampleNotFoundError         (LookupError)        no such sample id or row
     ├── NoLabelError                (LookupError)        the row exists and has no label
+    ├── OptionError                 (ValueError)         an option that is out of range
     ├── NotEnoughSpaceError         (OSError)            the disk is too small for what was asked
     ├── ImageSourceError            (ValueError)         the images as a whole cannot be used
     ├── ImageReadError              (OSError)            one image that cannot be read, after retries
@@ -49,6 +50,7 @@ __all__ = [
     "NoLabelError",
     "NonFiniteLogitsError",
     "NotEnoughSpaceError",
+    "OptionError",
     "RelabelStoreError",
     "SampleNotFoundError",
     "SettingsChangedError",
@@ -102,6 +104,10 @@ class SampleNotFoundError(RelabelStoreError, LookupError):
 
 class NoLabelError(RelabelStoreError, LookupError):
     """The row exists and has no label: its image was bad, or its part is not built."""
+
+
+class OptionError(RelabelStoreError, ValueError):
+    """An option that is out of range; on the command line, wrong usage."""
 
 
 class NotEnoughSpaceError(RelabelStoreError, OSError):

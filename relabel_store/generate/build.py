@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from relabel_store import spec
-from relabel_store.errors import NotEnoughSpaceError, TeacherError
+from relabel_store.errors import NotEnoughSpaceError, OptionError, TeacherError
 from relabel_store.generate.engines.local import label_locally
 from relabel_store.generate.images import ImageSource, digest_of_ids, open_images
 from relabel_store.generate.limit import LimitedImages
@@ -107,9 +107,9 @@ class BuildOptions:
             ("limit", self.limit, 1),
         ):
             if value is not None and value < least:
-                raise ValueError(f"{name}: {value}, expected at least {least}")
+                raise OptionError(f"{name}: {value}, expected at least {least}")
         if self.shard_rows > spec.CHUNK_ROWS and self.shard_rows % spec.CHUNK_ROWS:
-            raise ValueError(
+            raise OptionError(
                 f"shard_rows: {self.shard_rows}, expected a multiple of {spec.CHUNK_ROWS}, the rows of a chunk, "
                 f"or at most {spec.CHUNK_ROWS}"
             )
@@ -195,8 +195,8 @@ def build(
 
     Raises
     ------
-    ValueError
-        An option is out of range.
+    OptionError
+        An option is out of range (a plain `ValueError` where it is none of the choices).
     TargetExistsError, ImageSourceError, NotEnoughSpaceError
         Before the teacher is loaded.
     TeacherError
@@ -290,7 +290,7 @@ class _Build:
         """Return the manifest that a new build with these arguments begins with."""
         options, facts = self.options, teacher.facts
         if options.top_k > facts.num_classes:
-            raise ValueError(
+            raise OptionError(
                 f"top_k: {options.top_k}, expected at most {facts.num_classes}, the teacher's class count"
             )
         precision = options.precision or _best_precision(device)

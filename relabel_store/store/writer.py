@@ -31,7 +31,14 @@ from relabel_store.store.files import (
     sync_directory,
     write_file,
 )
-from relabel_store.store.journal import BadImage, PartRecord, facts_path, mtimes_path, read_journal, record_path
+from relabel_store.store.journal import (
+    BadImage,
+    PartRecord,
+    facts_path,
+    mtimes_path,
+    read_journal,
+    record_path,
+)
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.samples import Status
 from relabel_store.store.statistics import Counts

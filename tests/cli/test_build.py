@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from relabel_store.cli.main import main
+
+from relabel_store.store.reader import open_store
+
+from_factory = ("--teacher", "relabel_store.generate.toy:make_colour_teacher", "--workers", "0")
+Run = Callable[..., Result]
+
+
+def test_a_folder_becomes_a_store(run: Run, photos: Path, tmp_path: Path):
+    result = run("build", *from_factory, "--images", photos, "--out", tmp_path / "s")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"{tmp_path / 's'}: complete, 6 images labelled",
+        "  agreement  100.0% of 6 images: the pooled label is the folder's class",
+    ]
+    assert result.stderr == ""
+    assert open_store(tmp_path / "s").is_complete
+
+
+def test_options_reach_the_manifest(run: Run, photos: Path, tmp_path: Path):
+    options = [
+        "--top-k",
+        "2",
+        "--value-step",
+        "exact",
+        "--absent",
+        "rest",
+        "--shard-rows",
+        "4",
+        "--name",
+        "n",
+    ]
+    options += [
+        "--licence",
+        "CC0-1.0",
+        "--citation",
+        "a",
+        "--citation",
+        "b",
+        "--batch-size",
+        "2",
+        "--limit",
+        "5",
+    ]
+    options += ["--device", "cpu", "--precision", "bf16"]
+    assert run("build", *from_factory, "--images", photos, "--out", tmp_path / "s", *options).exit_code == 0
+    manifest = open_store(tmp_path / "s").manifest
+    assert (manifest.label_map.k, manifest.label_map.value_step, manifest.label_map.absent) == (
+        2,
+        "exact",
+        "rest",
+    )
+    assert (manifest.name, manifest.licence, manifest.citation) == ("n", "CC0-1.0", ("a", "b"))
+    assert (manifest.layout.shard_rows, manifest.build.batch_size, manifest.num_samples) == (4, 2, 5)
+    assert (manifest.teacher.precision, manifest.teacher.device) == ("bf16", "cpu")
+
+
+def test_bad_images_are_listed_and_exit_with_1(run: Run, photos: Path, tmp_path: Path):
+    (photos / "red" / "1.png").write_bytes(b"")
+    build = ("build", *from_factory, "--images", photos, "--out", tmp_path / "s")
+    result = run(*build)
+    assert result.exit_code == 1
+    assert "complete, 5 images labelled" in result.stdout
+    assert "1 image without a label:\n  'red/1.png': empty file\n" in result.stdout
+    shutil.copy(photos / "red" / "0.png", photos / "red" / "1.png")
+    assert run(*build).exit_code == 1
+    assert run(*build, "--on-bad-image", "retry").exit_code == 0
+
+
+def test_a_bad_image_can_stop_the_build(run: Run, photos: Path, tmp_path: Path):
+    (photos / "red" / "1.png").write_bytes(b"")
+    result = run(
+        "build", *from_factory, "--images", photos, "--out", tmp_path / "s", "--on-bad-image", "stop"
+    )
+    assert result.exit_code == 3
+    assert result.stderr.startswith("Error: image 'red/1.png': empty file; mend or remove it")
+
+
+def test_shares_leave_parts_to_the_others(run: Run, photos: Path, tmp_path: Path):
+    build = (
+        "build",
+        *from_factory,
+        "--images",
+        photos,
+        "--out",
+        tmp_path / "s",
+        "--shard-rows",
+        "2",
+        "--share",
+    )
+    first = run(*build, "1/2")
+    assert (first.exit_code, first.stdout) == (
+        0,
+        f"{tmp_path / 's'}: 2 images labelled, 2 parts left to other shares\n",
+    )
+    assert "complete, 6 images labelled" in run(*build, "0/2").stdout
+
+
+def test_a_log_file_is_written_without_a_terminal(run: Run, photos: Path, tmp_path: Path):
+    log = tmp_path / "build.log"
+    result = run("build", *from_factory, "--images", photos, "--out", tmp_path / "s", "--log", log)
+    assert result.exit_code == 0
+    lines = log.read_text().splitlines()
+    assert any("6 images in 'photos'" in line for line in lines)
+    assert any("identity error" in line for line in lines)
+    assert any("part 0 of 1 finished" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--value-step", "0.3", "power of two"),
+        ("--value-step", "fine", "power of two"),
+        ("--mean", "1,2", "one or three"),
+        ("--std", "a", "one number or three"),
+        ("--share", "8/8", "0/N to N-1/N"),
+        ("--absent", "none", "zero"),
+        ("--precision", "int8", "bf16"),
+        ("--on-bad-image", "ignore", "record"),
+        ("--shard-rows", "300", "multiple of 256"),
+        ("--top-k", "7", "expected at most 6"),
+    ],
+)
+def test_a_wrong_value_is_wrong_usage(
+    run: Run, photos: Path, tmp_path: Path, option: str, value: str, message: str
+):
+    result = run("build", *from_factory, "--images", photos, "--out", tmp_path / "s", option, value)
+    assert result.exit_code == 2
+    assert message.lower() in result.stderr.lower().replace("\n", " ")
+    assert not (tmp_path / "s").exists()
+
+
+def test_one_number_stands_for_three_channels(photos: Path, tmp_path: Path):
+    command = main.get_command(None, "build")
+    context = command.make_context(
+        "build",
+        ["--teacher", "t", "--images", str(photos), "--out", "o", "--mean", "0.5", "--std", "0.1,0.2,0.3"],
+    )
+    assert context.params["mean"] == (0.5, 0.5, 0.5)
+    assert context.params["std"] == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "MISSING"], "nothing there"),
+        (["--teacher", "resnet5O"], "near it: "),
+        (["--out", "PHOTOS"], "no part of a store"),
+        (["--device", "cuda:77"], "CUDA devices are visible"),
+    ],
+    ids=["images", "teacher", "out", "device"],
+)
+def test_a_mistake_gets_one_line(run: Run, photos: Path, tmp_path: Path, arguments: list[str], message: str):
+    places = {"MISSING": str(tmp_path / "missing"), "PHOTOS": str(photos)}
+    given = [places.get(argument, argument) for argument in arguments]
+    result = run("build", *from_factory, "--images", photos, "--out", tmp_path / "s", *given)
+    assert result.exit_code == 3
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_quiet_builds_say_only_the_answer(run: Run, photos: Path, tmp_path: Path):
+    result = run("-q", "build", *from_factory, "--images", photos, "--out", tmp_path / "s")
+    assert result.stderr == ""
+    assert json.loads((tmp_path / "s" / "complete.json").read_bytes())["parts"]
