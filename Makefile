@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 ENV_MADE := $(VENV)/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-wheel lint format clean
+.PHONY: help env demo test test-all test-wheel lint format docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -43,6 +43,9 @@ test-wheel: env  ## The suite on the built wheel instead of the checkout
 format: env  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: env  ## Write the commands' page anew
+	$(BIN)/python -m relabel_store.cli.reference > docs/reference/commands.md
 
 clean:  ## Remove what these commands made
 	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 from machine import describe_machine
-from relabel_store.generate.images import open_images
 
 from relabel_store.generate.batches import decoded_batches, split_rows
 from relabel_store.generate.build import build
+from relabel_store.generate.images import open_images
 from relabel_store.generate.load import TeacherOptions, load_teacher
 from relabel_store.generate.precision import Precision
 from relabel_store.inspect.summary import summarize
@@ -103,9 +103,8 @@ def main() -> None:
         f"whole build / (decoding + dense maps), run by run: {', '.join(f'{ratio:.3f}' for ratio in ratios)}"
     )
     summary = summarize(open_store(work / "labels.zarr"))
-    print(
-        f"bytes an image: {summary.bytes_per_sample:.0f}; identity error {summary.manifest.teacher.dense.identity_error}"
-    )
+    identity = summary.manifest.teacher.dense.identity_error
+    print(f"bytes an image: {summary.bytes_per_sample:.0f}; identity error {identity}")
     shutil.rmtree(work)
 
 

@@ -2,16 +2,16 @@
 
     python benchmarks/size.py labels.zarr [--rows 800]
 
-Reads real maps from a store that was built with ``--value-step exact``, rounds them to the default step,
-and compresses both forms in every way that the format allows. The table is the one in
-``docs/explanation/size.md``.
+Reads real maps from a store that was built with ``--value-step exact`` (or an .npz file with ``indices`` and
+``values``), rounds them to the default step, and compresses both forms in every way that the format allows. The
+last lines are whole shards as a build writes them. The tables are those in ``docs/explanation/size.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from relabel_store import open_store
 from relabel_store.labels.topk import sort_ranks
 from relabel_store.labels.values import ValueStep
+from relabel_store.store.zarr_v1 import array_specs, encode_shard
+from relabel_store.testing import make_manifest
 
 ORDERS = {
     "ranks outermost": (0, 1, 2, 3),
@@ -57,8 +59,11 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("--rows", type=int, default=800)
     arguments = parser.parse_args()
-    forms = dict(read_forms(arguments.store, arguments.rows))
-    n = len(forms["indices"])
+    indices, scores = read_maps(arguments.store, arguments.rows)
+    stored, rounded = sort_ranks(indices, ValueStep(0.125).encode(scores))
+    by_exact, exact = sort_ranks(indices, ValueStep(None).encode(scores))
+    forms = {"indices": stored, "values, step 0.125": rounded, "values, exact": exact}
+    n = len(indices)
     print(describe_machine(), f"{n} maps, one core", sep="\n")
     print("| form | order | codec | chunk rows | bytes an image | rows/s |")
     print("| --- | --- | --- | ---: | ---: | ---: |")
@@ -68,17 +73,40 @@ def main() -> None:
             print(
                 f"| {name} | {order} | {codec.name} | {chunk_rows} | {size / n:,.0f} | {n / seconds:,.0f} |"
             )
+    print("| stored form | indices | values | together, bytes an image |")
+    print("| --- | ---: | ---: | ---: |")
+    for name, step, form in (("step 0.125", 0.125, (stored, rounded)), ("exact", "exact", (by_exact, exact))):
+        sizes = [size / n for size in shard_sizes(step, *form)]
+        print(f"| {name} | {sizes[0]:,.0f} | {sizes[1]:,.0f} | {sum(sizes):,.0f} |")
 
 
-def read_forms(path: str, rows: int) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    """Yield the arrays of a store as they are stored at the default step, and exact values beside."""
+def read_maps(path: str, rows: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Return indices and scores, as exact as the file holds them."""
+    if path.endswith(".npz"):
+        with np.load(path) as file:
+            return file["indices"][:rows].astype(np.uint16), file["values"][:rows].astype(np.float32)
     store = open_store(path)
+    if store.manifest.label_map.value_step != "exact":
+        raise SystemExit(f"{path}: values are rounded already; build it with --value-step exact")
     maps = store.read_rows([row for row in range(min(rows, len(store))) if store.has_label(row)])
-    indices, rounded = sort_ranks(maps.indices, ValueStep(0.125).encode(maps.values.astype(np.float32)))
-    yield "indices", indices
-    yield "values, step 0.125", rounded
-    if store.manifest.label_map.value_step == "exact":
-        yield "values, exact", maps.values
+    return maps.indices.astype(np.uint16), maps.values.astype(np.float32)
+
+
+def shard_sizes(step: float | str, indices: NDArray[np.uint16], values: NDArray[np.float16]) -> list[int]:
+    """Return the bytes of the shards that a build writes of these maps."""
+    n, k, *grid = indices.shape
+    shard_rows = -(-n // 256) * 256
+    manifest = make_manifest(
+        n,
+        grid=(grid[0], grid[1]),
+        k=k,
+        num_classes=1000,
+        value_step=step,
+        shard_rows=shard_rows,
+        chunk_rows=256,
+    )
+    specs = array_specs(manifest)
+    return [len(encode_shard(specs["indices"], indices)), len(encode_shard(specs["values"], values))]
 
 
 def measure(

@@ -38,7 +38,9 @@ def inspect(
     if (plot is None) != (images is None):
         raise click.UsageError("--plot draws on the photo: give --images and --plot together")
     if plot is not None and plot.suffix.lower() != ".png":
-        raise click.UsageError(f"--plot {str(plot)!r}: only PNG is written; name it {plot.with_suffix('.png').name!r}")
+        raise click.UsageError(
+            f"--plot {str(plot)!r}: only PNG is written; name it {plot.with_suffix('.png').name!r}"
+        )
     opened = open_store(store)
     if sample_id is None:
         summary = summarize(opened)

@@ -82,7 +82,9 @@ class PartLabeller:
         self._label_map: LabelSpec = writer.manifest.label_map
         self._precision = Precision(writer.manifest.teacher.precision)
         self._batch_size = writer.manifest.build.batch_size
-        self._must_check_absent_rule = not is_absent_rule_named and self._label_map.absent is AbsentRule.ZERO
+        has_absent_classes = self._label_map.k < self._label_map.num_classes
+        is_zero = self._label_map.absent is AbsentRule.ZERO
+        self._must_check_absent_rule = has_absent_classes and is_zero and not is_absent_rule_named
         self._stop_on_bad_image = stop_on_bad_image
         self._on_batch = on_batch
         self._class_indices = writer.samples["class_index"].fill_null(-1).to_numpy()

@@ -131,13 +131,17 @@ class LabelStore:
             samples = sample_tables.with_facts(samples, facts, self.manifest.layout.shard_rows)
         return samples
 
-    @property
-    def _samples_file(self) -> bytes:
-        if self._completion is None:
-            return (self.path / spec.SAMPLES_FILE).read_bytes()
-        return read_verified(
-            self.path / spec.SAMPLES_FILE, spec.SAMPLES_FILE, self._completion.files[spec.SAMPLES_FILE]
-        )
+    @cached_property
+    def _samples_file(self) -> Path:
+        """The file of the sample table, checked once."""
+        name = spec.SAMPLES_FILE
+        if self._completion is not None:
+            if name not in self._completion.files:
+                raise DamagedFileError(
+                    f"store file {spec.COMPLETE_FILE!r}: does not list {name!r}; restore it from a copy"
+                )
+            require_entry(self.path / name, name, self._completion.files[name])
+        return self.path / name
 
     def _facts_of(self, record: PartRecord) -> pa.Table | None:
         name = facts_path(record.part)

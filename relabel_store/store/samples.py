@@ -6,7 +6,7 @@ import bisect
 import unicodedata
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -128,8 +128,13 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def from_parquet(source: bytes | Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table of a Parquet file after checking its columns.
+
+    Parameters
+    ----------
+    source
+        The bytes of the file, or its path: then only the columns asked for are read into memory.
 
     Raises
     ------
@@ -137,10 +142,11 @@ def from_parquet(data: bytes, schema: pa.Schema, columns: Sequence[str] | None =
         It is no Parquet file, or a column is missing or of another type.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+        opened = pa.BufferReader(source) if isinstance(source, bytes) else source
+        table = pq.read_table(opened, columns=None if columns is None else list(columns))
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         return table.select(wanted.names).cast(wanted)
-    except (pa.ArrowException, KeyError, OSError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise FormatError(f"sample table: {error}; expected columns {schema.names}") from error
 
 

@@ -347,6 +347,10 @@ def test_negative_logits_stop_the_build_before_the_second_batch(photos: Path, tm
     assert Counted.launched == 1
 
 
+def test_negative_logits_do_no_harm_where_no_class_is_left_out(photos: Path, tmp_path: Path):
+    assert make(photos, tmp_path / "s", teacher=ColourTeacher(offset=-5.0), top_k=6).is_complete
+
+
 @pytest.mark.parametrize("absent", ["zero", "rest"])
 def test_negative_logits_are_stored_when_the_rule_is_named(photos: Path, tmp_path: Path, absent: str):
     make(photos, tmp_path / "s", teacher=ColourTeacher(offset=-5.0), absent=absent)

@@ -70,7 +70,9 @@ def test_pooling_all_classes_is_the_mean_of_the_scores(rng: np.random.Generator)
     np.testing.assert_allclose(pooled, scores.mean(axis=(2, 3)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32, np.int64], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(
+    "dtype", [np.uint16, np.uint32, np.int32, np.int64], ids=lambda dtype: dtype.__name__
+)
 def test_any_integer_dtype_of_the_indices_gives_float32(rng: np.random.Generator, dtype: type) -> None:
     indices, values = top_k(rng.normal(size=(2, 5, 3, 3)).astype(np.float32), 2)
     pooled = pool_image(indices.astype(dtype), values, num_classes=5)

@@ -56,14 +56,18 @@ def test_a_score_between_two_steps_goes_to_the_even_one() -> None:
     assert ValueStep(0.125).encode(scores).tolist() == [0.0, 0.25, 0.25, 0.0, -0.25]
 
 
-@pytest.mark.parametrize("step", [*STEPS, None], ids=lambda step: "exact" if step is None else f"1/{1 / step:.0f}")
+@pytest.mark.parametrize(
+    "step", [*STEPS, None], ids=lambda step: "exact" if step is None else f"1/{1 / step:.0f}"
+)
 def test_stored_values_are_float16_of_the_same_shape(step: float | None) -> None:
     stored = ValueStep(step).encode(np.zeros((2, 3, 4), np.float32))
     assert (stored.dtype, stored.shape) == (np.float16, (2, 3, 4))
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["positive", "negative"])
-@pytest.mark.parametrize("step", [*STEPS, None], ids=lambda step: "exact" if step is None else f"1/{1 / step:.0f}")
+@pytest.mark.parametrize(
+    "step", [*STEPS, None], ids=lambda step: "exact" if step is None else f"1/{1 / step:.0f}"
+)
 def test_a_score_at_the_limit_is_stored_as_it_is(step: float | None, sign: int) -> None:
     limit = sign * ValueStep(step).limit
     assert ValueStep(step).encode(np.array([limit], np.float32)).tolist() == [limit]
@@ -75,7 +79,9 @@ def test_a_score_at_the_limit_is_stored_as_it_is(step: float | None, sign: int) 
     ids=["past the limit", "past the negative limit", "huge", "inf", "-inf", "nan"],
 )
 def test_a_score_that_the_step_cannot_hold_is_refused(score: float) -> None:
-    with pytest.raises(ValueRangeError, match=r"expected at most 256, .*0\.125; choose a larger --value-step"):
+    with pytest.raises(
+        ValueRangeError, match=r"expected at most 256, .*0\.125; choose a larger --value-step"
+    ):
         ValueStep(0.125).encode(np.array([1.0, score], np.float32))
 
 
@@ -94,7 +100,9 @@ def test_a_step_is_parsed_from_its_name(text: str | float, step: float | None) -
     assert ValueStep.parse(text) == ValueStep(step)
 
 
-@pytest.mark.parametrize("step", [*STEPS, None], ids=lambda step: "exact" if step is None else f"1/{1 / step:.0f}")
+@pytest.mark.parametrize(
+    "step", [*STEPS, None], ids=lambda step: "exact" if step is None else f"1/{1 / step:.0f}"
+)
 def test_a_step_survives_the_manifest(step: float | None) -> None:
     assert ValueStep.parse(ValueStep(step).to_json()) == ValueStep(step)
 

@@ -49,7 +49,7 @@ def test_parts_and_files_are_the_same_bytes_in_any_order() -> None:
     records: Mapping[int, PartRecord] = {
         part: PartRecord(part, range(4), {}, ENTRY, (), 0) for part in (1, 0)
     }
-    files = {name: ENTRY for name in ("b", "a")}
+    files = dict.fromkeys(("b", "a"), ENTRY)
     backwards = Completion(dict(sorted(files.items())), dict(sorted(records.items())))
     assert Completion(files, records).to_bytes() == backwards.to_bytes()
 

@@ -82,12 +82,16 @@ def test_a_full_disk_is_reported_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any], operation: str, code: int
 ) -> None:
     monkeypatch.setattr(os, operation, fail_with(code))
-    with pytest.raises(NotEnoughSpaceError, match=r"writing 'file' \(10 bytes\): .*; free some space and run"):
+    with pytest.raises(
+        NotEnoughSpaceError, match=r"writing 'file' \(10 bytes\): .*; free some space and run"
+    ):
         write(tmp_path / "folder" / "file", b"some bytes")
 
 
 @pytest.mark.parametrize(
-    ("write", "operation"), [(write_file, "replace"), (create_file, "link")], ids=["write_file", "create_file"]
+    ("write", "operation"),
+    [(write_file, "replace"), (create_file, "link")],
+    ids=["write_file", "create_file"],
 )
 def test_a_disk_too_full_for_a_name_is_reported_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any], operation: str
@@ -167,7 +171,15 @@ def test_an_entry_survives_json() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [None, [], "text", {}, {"size_bytes": 1}, {"size_bytes": "1", "sha256": "0"}, {"size_bytes": 1, "sha256": 0}],
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"size_bytes": 1},
+        {"size_bytes": "1", "sha256": "0"},
+        {"size_bytes": 1, "sha256": 0},
+    ],
     ids=["null", "list", "text", "nothing", "no digest", "size as text", "digest as number"],
 )
 def test_what_is_no_entry_is_refused(document: Any) -> None:
@@ -175,7 +187,9 @@ def test_what_is_no_entry_is_refused(document: Any) -> None:
         FileEntry.from_json(document)
 
 
-CHECKS = pytest.mark.parametrize("check", [require_entry, read_verified], ids=["require_entry", "read_verified"])
+CHECKS = pytest.mark.parametrize(
+    "check", [require_entry, read_verified], ids=["require_entry", "read_verified"]
+)
 
 
 @CHECKS

@@ -128,7 +128,9 @@ def test_a_part_whose_record_cannot_be_read_does_not_exist(tmp_path: Path, data:
     assert read_journal(tmp_path) == ({}, ["part-00000.json"])
 
 
-@pytest.mark.parametrize("name", ["part-00001.json", "part-0.json", "part-abcde.json", "part-00000 (copy).json"])
+@pytest.mark.parametrize(
+    "name", ["part-00001.json", "part-0.json", "part-abcde.json", "part-00000 (copy).json"]
+)
 def test_a_record_under_another_name_is_no_record(tmp_path: Path, name: str) -> None:
     write_record(tmp_path, make_record(), name)
     assert read_journal(tmp_path) == ({}, [name])

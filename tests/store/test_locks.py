@@ -64,7 +64,10 @@ def held_elsewhere(lock: Path) -> Holder:
 
 
 def test_a_lock_held_by_another_process_is_refused(lock: Path, held_elsewhere: Holder) -> None:
-    with held_elsewhere(), pytest.raises(StoreBusyError, match="'part-00000.lock': held by another process"):
+    with (
+        held_elsewhere(),
+        pytest.raises(StoreBusyError, match=r"'part-00000\.lock': held by another process"),
+    ):
         hold_lock(lock).__enter__()
 
 
@@ -118,7 +121,9 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(lock: Path, he
             pass
 
 
-def test_a_forked_child_does_not_end_the_lock_of_its_living_parent(lock: Path, held_elsewhere: Holder) -> None:
+def test_a_forked_child_does_not_end_the_lock_of_its_living_parent(
+    lock: Path, held_elsewhere: Holder
+) -> None:
     with held_elsewhere(script=HOLD_AND_FORK), pytest.raises(StoreBusyError):
         hold_lock(lock).__enter__()
 

@@ -127,7 +127,14 @@ def test_many_rows_are_the_same_as_one_at_a_time(original: Any, rows: list[int])
 
 @pytest.mark.parametrize(
     "rows",
-    [[3, -1], (3, -1), np.array([3, -1]), np.array([3, 255], np.uint8) % 248, iter([3, -1]), [np.int32(3), -1]],
+    [
+        [3, -1],
+        (3, -1),
+        np.array([3, -1]),
+        np.array([3, 255], np.uint8) % 248,
+        iter([3, -1]),
+        [np.int32(3), -1],
+    ],
     ids=["list", "tuple", "array", "uint8", "iterator", "numpy integers"],
 )
 def test_rows_may_come_in_any_container(finished: Any, rows: Iterable[int]) -> None:
@@ -155,7 +162,9 @@ def test_a_row_that_is_no_integer_is_a_type_error(finished: Any, row: Any) -> No
         open_store(finished.path)[row]
 
 
-@pytest.mark.parametrize("rows", [3, None, [[0, 1]], np.array(3)], ids=["integer", "None", "nested", "0-d array"])
+@pytest.mark.parametrize(
+    "rows", [3, None, [[0, 1]], np.array(3)], ids=["integer", "None", "nested", "0-d array"]
+)
 def test_rows_that_are_no_list_of_integers_are_a_type_error(finished: Any, rows: Any) -> None:
     with pytest.raises(TypeError):
         open_store(finished.path).read_rows(rows)
@@ -233,7 +242,9 @@ def test_the_row_of_each_sample_is_the_one_in_the_table(finished: Any) -> None:
     assert [store.row_of(sample_id) for sample_id in finished.maps.sample_ids] == list(range(N))
 
 
-def test_samples_that_are_not_in_order_of_their_ids_are_found(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_samples_that_are_not_in_order_of_their_ids_are_found(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
     manifest = make_manifest()
     sample_ids = ["h", "b", "d", "a", "c", "g", "e", "f"]
     maps = make_label_maps(rng, manifest)
@@ -247,7 +258,7 @@ def test_samples_that_are_not_in_order_of_their_ids_are_found(tmp_path: Path, rn
 
 
 def test_a_sample_that_is_not_there_names_what_is_near(finished: Any) -> None:
-    with pytest.raises(SampleNotFoundError, match="near it: 'dog/photo 0006'$"):
+    with pytest.raises(SampleNotFoundError, match=r"near it: 'dog/photo 0006'$"):
         open_store(finished.path).row_of("dog/photo 0006.jpg")
 
 
@@ -367,11 +378,16 @@ def test_a_part_with_a_broken_record_does_not_exist(unfinished: Any) -> None:
     ("make", "error", "message"),
     [
         pytest.param(lambda path: None, StoreNotFoundError, "nothing, expected a store", id="missing path"),
-        pytest.param(lambda path: path.mkdir(), StoreNotFoundError, "a directory without zarr.json", id="empty folder"),
+        pytest.param(
+            lambda path: path.mkdir(), StoreNotFoundError, "a directory without zarr.json", id="empty folder"
+        ),
         pytest.param(lambda path: path.write_text("x"), StoreNotFoundError, "not a directory", id="file"),
         pytest.param(zarr.open_group, FormatError, "this is no label store", id="plain Zarr group"),
         pytest.param(
-            lambda path: zarr.create_array(path, shape=(2,), dtype="u1"), FormatError, "no label store", id="Zarr array"
+            lambda path: zarr.create_array(path, shape=(2,), dtype="u1"),
+            FormatError,
+            "no label store",
+            id="Zarr array",
         ),
     ],
 )
@@ -408,7 +424,9 @@ def test_another_major_version_of_the_encoding_is_unsupported(
 ) -> None:
     encoding = {"name": "zarr", "version": "2.0"}
     change_json(any_store.path, "zarr.json", lambda group: manifest_in(group).update(encoding=encoding))
-    with pytest.raises(UnsupportedVersionError, match=r"encoding 'zarr': version 2\.0, this release reads 1\.x"):
+    with pytest.raises(
+        UnsupportedVersionError, match=r"encoding 'zarr': version 2\.0, this release reads 1\.x"
+    ):
         open_store(any_store.path)
 
 
@@ -446,7 +464,9 @@ def manifest_in(group: dict[str, Any]) -> dict[str, Any]:
 
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "first byte": lambda data: bytes([data[0] ^ 1]) + data[1:],
-    "middle byte": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 64]) + data[len(data) // 2 + 1 :],
+    "middle byte": lambda data: (
+        data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 64]) + data[len(data) // 2 + 1 :]
+    ),
     "last byte": lambda data: data[:-1] + bytes([data[-1] ^ 16]),
     "truncated": lambda data: data[:-2],
     "halved": lambda data: data[: len(data) // 2],
@@ -549,7 +569,13 @@ def test_a_finished_store_is_read_without_its_journal(
 @EVERY_DAMAGE
 @pytest.mark.parametrize(
     "name",
-    ["zarr.json", "samples.parquet", "indices/zarr.json", "journal/part-00000.json", "journal/part-00000.parquet"],
+    [
+        "zarr.json",
+        "samples.parquet",
+        "indices/zarr.json",
+        "journal/part-00000.json",
+        "journal/part-00000.parquet",
+    ],
 )
 def test_damage_to_an_unfinished_store_never_gives_other_labels(
     unfinished: Any, name: str, damage: Callable[[bytes], bytes | None]
@@ -602,7 +628,7 @@ def test_the_sample_table_of_another_store_is_noticed(
 ) -> None:
     make_store(tmp_path / "other", rng, make_manifest(n=7))
     shutil.copy(tmp_path / "other/samples.parquet", finished.path / "samples.parquet")
-    with pytest.raises(DamagedFileError, match="'samples.parquet'"):
+    with pytest.raises(DamagedFileError, match=r"'samples\.parquet'"):
         open_store(finished.path).row_of("cat/photo 0001")
 
 
@@ -650,13 +676,13 @@ HUGE = 10**30
         pytest.param(in_first_part(rows=[0, HUGE]), id="huge rows"),
         pytest.param(in_first_part(rows=[4, 0]), id="rows backwards"),
         pytest.param(in_first_part(files={}), id="part without files"),
-        pytest.param(in_first_part(files={"../../secret": {"size_bytes": 1, "sha256": "0"}}), id="path with .."),
+        pytest.param(
+            in_first_part(files={"../../secret": {"size_bytes": 1, "sha256": "0"}}), id="path with .."
+        ),
         pytest.param(in_first_part(bad_images=[{"row": HUGE, "reason": ""}]), id="huge bad row"),
         pytest.param(in_first_part(bad_images=[{"row": "x", "reason": ""}]), id="bad row as text"),
         pytest.param(in_first_part(bad_images=[[[[]]]]), id="bad images as lists"),
-        pytest.param(
-            lambda document: document["files"]["zarr.json"].update(size_bytes=HUGE), id="huge size"
-        ),
+        pytest.param(lambda document: document["files"]["zarr.json"].update(size_bytes=HUGE), id="huge size"),
         pytest.param(lambda document: document["files"]["zarr.json"].update(sha256=None), id="no digest"),
     ],
 )

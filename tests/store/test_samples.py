@@ -23,7 +23,9 @@ from relabel_store.store.samples import (
 from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples
 
 
-def plan(sample_ids: Sequence[str], class_names: Sequence[str | None] | None = None, **known: int) -> pa.Table:
+def plan(
+    sample_ids: Sequence[str], class_names: Sequence[str | None] | None = None, **known: int
+) -> pa.Table:
     names = [None] * len(sample_ids) if class_names is None else class_names
     return planned_samples(sample_ids, [f"{sample_id}.jpg" for sample_id in sample_ids], names, known)
 
@@ -142,7 +144,9 @@ def test_some_columns_can_be_read_alone() -> None:
             to_parquet(plan(["a"]).set_column(3, "class_index", pa.array(["one"]))), id="text for a number"
         ),
         pytest.param(
-            to_parquet(plan(["a"]).set_column(1, pa.field("sample_id", pa.string()), pa.nulls(1, pa.string()))),
+            to_parquet(
+                plan(["a"]).set_column(1, pa.field("sample_id", pa.string()), pa.nulls(1, pa.string()))
+            ),
             id="null for a sample id",
         ),
     ],
@@ -157,7 +161,9 @@ def test_the_facts_of_a_part_have_a_schema_of_their_own(rng: np.random.Generator
     assert from_parquet(to_parquet(facts), FACTS_SCHEMA).equals(facts)
 
 
-IDS = st.lists(st.text("ab/é\N{GRINNING FACE}z.", min_size=1, max_size=5), min_size=1, max_size=20, unique=True)
+IDS = st.lists(
+    st.text("ab/é\N{GRINNING FACE}z.", min_size=1, max_size=5), min_size=1, max_size=20, unique=True
+)
 
 
 @settings(deadline=None)

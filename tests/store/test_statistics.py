@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_counts_are_those_of_a_plain_loop(seed: int, n: int, absent: AbsentRule)
 def test_counts_of_the_parts_add_up_to_those_of_the_whole(seed: int, cuts: list[int]) -> None:
     maps, classes = draw_maps(np.random.default_rng(seed), 8, AbsentRule.REST)
     edges = [0, *sorted(cuts), 8]
-    parts = [count(maps, classes, slice(*edge)) for edge in zip(edges, edges[1:], strict=False)]
+    parts = [count(maps, classes, slice(*edge)) for edge in pairwise(edges)]
     assert Counts.total(parts, NUM_CLASSES).to_json() == count(maps, classes).to_json()
 
 

@@ -176,7 +176,9 @@ def test_an_array_that_is_not_the_manifests_is_refused(
         ZarrArrays(unfinished.path, unfinished.manifest).read("indices", range(2))
 
 
-@pytest.mark.parametrize("data", [None, b"", b"[]", b"{}", b"\xff"], ids=["missing", "empty", "list", "{}", "no text"])
+@pytest.mark.parametrize(
+    "data", [None, b"", b"[]", b"{}", b"\xff"], ids=["missing", "empty", "list", "{}", "no text"]
+)
 def test_an_array_without_sound_metadata_is_an_error_of_ours(unfinished: Any, data: bytes | None) -> None:
     path = unfinished.path / "indices/zarr.json"
     path.unlink()
@@ -213,7 +215,7 @@ def test_consolidated_metadata_is_that_of_the_arrays(finished: Any) -> None:
     ids=["empty", "list", "nothing", "null", "no manifest", "null manifest", "manifest as list", "deep"],
 )
 def test_a_group_without_a_manifest_is_a_format_error(data: bytes) -> None:
-    with pytest.raises(FormatError, match="store file 'zarr.json'"):
+    with pytest.raises(FormatError, match=r"store file 'zarr\.json'"):
         manifest_of_group(data)
 
 
