@@ -89,6 +89,10 @@ def build(ctx: click.Context, /, *, log_file: Path | None, **options: Any) -> No
     from relabel_store.generate.build import build as build_store
 
     if log_file is not None:
+        if log_file.absolute().is_relative_to(Path(options["out"]).absolute()):
+            raise click.UsageError(
+                f"--log {str(log_file)!r}: a store holds nothing but itself; write it elsewhere"
+            )
         ctx.call_on_close(_log_to(log_file))
     with show_progress(is_quiet=bool(ctx.obj)) as observer:
         report = build_store(**options, observer=observer)

@@ -1,6 +1,6 @@
 """The commands' page of the documentation, made from their own help.
 
-    python -m relabel_store.cli.reference > docs/reference/commands.md
+python -m relabel_store.cli.reference > docs/reference/commands.md
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def render_page() -> str:
     for name in main.list_commands(group):
         command = main.get_command(group, name)
         assert command is not None
-        context = click.Context(command, parent=group, info_name=name, max_content_width=100, terminal_width=100)
+        context = click.Context(
+            command, parent=group, info_name=name, max_content_width=100, terminal_width=100
+        )
         sections.append(f"## relabel-store {name}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(sections)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,29 @@ def canonical_json(document: Mapping[str, Any]) -> bytes:
     """
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
+
+
+def read_json(data: bytes) -> Any:
+    """Return what JSON bytes say.
+
+    Raises
+    ------
+    ValueError
+        They are no JSON, hold NaN or an infinity (which Python would take), or are nested without end.
+    """
+    try:
+        return json.loads(data, parse_constant=_refuse_number, parse_float=_read_finite)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _refuse_number(text: str) -> float:
+    raise ValueError(f"the number {text}, which JSON cannot say")
+
+
+def _read_finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_number(text)
 
 
 def digest_of(data: bytes) -> str:

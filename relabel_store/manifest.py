@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum, StrEnum
@@ -78,7 +79,8 @@ class Classes:
     def index_of_folder(self) -> dict[str, int]:
         """Return the class index of each folder name: by class id, or by name where there are no ids."""
         listed = self.ids if self.ids is not None else self.names
-        return {} if listed is None else {name: index for index, name in enumerate(listed)}
+        counts = Counter(listed or ())
+        return {name: index for index, name in enumerate(listed or ()) if counts[name] == 1}
 
     def name_of(self, class_index: int) -> str:
         """Return what to call a class in front of people."""
@@ -220,10 +222,26 @@ class Manifest:
             yield f"class digest is {classes.digest}, which is not that of the listed classes"
         if self.images.count != self.num_samples:
             yield f"images.count is {self.images.count}, num_samples {self.num_samples}"
+        if classes.ids is not None and len(set(classes.ids)) != len(classes.ids):
+            yield "class ids occur more than once"
+        if self.statistics is not None:
+            yield from self._miscounts(self.statistics)
         if self.layout.shard_rows % self.layout.chunk_rows:
             yield f"shard_rows {self.layout.shard_rows} is no multiple of chunk_rows {self.layout.chunk_rows}"
         if (self.state is State.COMPLETE) != (self.statistics is not None):
             yield f"state is {self.state.value!r}, statistics are {'there' if self.statistics else 'missing'}"
+
+    def _miscounts(self, statistics: Statistics) -> typing.Iterator[str]:
+        cells = statistics.labelled * self.label_map.grid[0] * self.label_map.grid[1]
+        winning = statistics.winning_cells
+        if statistics.labelled + statistics.bad_images > self.num_samples:
+            yield f"{statistics.labelled} labelled and {statistics.bad_images} bad images of {self.num_samples}"
+        if len(winning) != self.label_map.num_classes or sum(winning) != cells:
+            found = f"{sum(winning)} cells of {len(winning)} classes"
+            yield f"winning_cells: {found}, expected {cells} of {self.label_map.num_classes}"
+        agreement = statistics.agreement
+        if agreement is not None and agreement.agreeing > agreement.samples:
+            yield f"{agreement.agreeing} of {agreement.samples} samples agree"
 
     @property
     def num_parts(self) -> int:
@@ -256,7 +274,10 @@ class Manifest:
         _require_readable_version(document)
         for problem in schema_errors(document, SCHEMA):
             raise ManifestError(f"manifest: {problem}; the schema is {SCHEMA}.schema.json")
-        return _from_json(cls, document)
+        try:
+            return _from_json(cls, document)
+        except UnicodeEncodeError as error:
+            raise ManifestError(f"manifest: {error}") from None
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON."""
@@ -324,6 +345,9 @@ def _convert(hint: Any, value: Any) -> Any:
         return _from_json(hint, value)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
+    if hint is int:
+        return int(value)
     if typing.get_origin(hint) is tuple:
-        return tuple(value)
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, entry) for entry in value)
     return value

@@ -87,7 +87,8 @@ def make_label_maps(rng: np.random.Generator, manifest: Manifest) -> LabelMaps:
     if label_map.absent is AbsentRule.REST:
         left = np.exp(scores.astype(np.float64))
         np.put_along_axis(left, found, 0.0, axis=1)
-        rest = np.log(left.sum(axis=1)).astype(np.float16)
+        with np.errstate(divide="ignore"):  # where k is the class count nothing is left
+            rest = np.log(left.sum(axis=1)).astype(np.float16)
     return LabelMaps(make_sample_ids(n), indices, values.astype(np.float16), rest)
 
 

@@ -18,7 +18,8 @@ PACKAGE = "relabel_store"
 # A name may import from any group below its own.
 LAYERS = (
     {"cli"},
-    {"overlay", "demo"},
+    {"demo"},
+    {"overlay"},
     {"generate", "inspect", "convert", "validate", "publish", "torch"},
     {"store"},
     {"labels", "manifest"},

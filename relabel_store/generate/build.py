@@ -352,7 +352,7 @@ class _Build:
         )
         require_same_images(writer, source)
         if self.options.on_bad_image is OnBadImage.RETRY:
-            _drop_bad_parts(writer)
+            _drop_bad_parts(writer, self.options.share)
         return writer
 
     def _label(
@@ -461,8 +461,8 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("relabel-store", "torch", "timm", "Pillow")}
 
 
-def _drop_bad_parts(writer: StoreWriter) -> None:
-    bad = [part for part, record in writer.records().items() if record.bad_images]
+def _drop_bad_parts(writer: StoreWriter, share: Share) -> None:
+    bad = share.of([part for part, record in writer.records().items() if record.bad_images])
     if bad:
         log.info("%d parts hold bad images and are labelled anew", len(bad))
         writer.drop_parts(bad)

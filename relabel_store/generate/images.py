@@ -172,9 +172,7 @@ def _require_file(entry: os.DirEntry[str], path: str) -> None:
 
 
 def _require_unique(root: Path, listed: Sequence[tuple[str, str]]) -> None:
-    pairs = [
-        (before, after) for before, after in pairwise(listed) if before[0] == after[0]
-    ]
+    pairs = [(before, after) for before, after in pairwise(listed) if before[0] == after[0]]
     if pairs:
         (sample_id, first), (_, second) = pairs[0]
         more = f" (and {len(pairs) - 1} more pairs)" if len(pairs) > 1 else ""

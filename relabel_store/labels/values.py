@@ -90,7 +90,8 @@ class ValueStep:
         if self.step is None:
             return scores.astype(np.float16)
         steps = np.rint(scores / np.float32(self.step))
-        rounded: NDArray[np.float16] = (steps * np.float32(self.step)).astype(np.float16)
+        # Adding 0 turns the -0 of small negative scores into 0: one value, one pattern of bits.
+        rounded: NDArray[np.float16] = (steps * np.float32(self.step) + np.float32(0)).astype(np.float16)
         return rounded
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from relabel_store import spec
-from relabel_store.canonical import canonical_json, has_own_digest, with_digest
-from relabel_store.errors import DamagedFileError
+from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
+from relabel_store.errors import DamagedFileError, UnsupportedVersionError
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import PartRecord
 
@@ -21,11 +20,12 @@ class Completion:
 
     files: Mapping[str, FileEntry]
     parts: Mapping[int, PartRecord]
+    recorded_digest: str | None = field(default=None, compare=False)  # of a later minor version, say
 
     @property
     def digest(self) -> str:
         """The identity of the store: it covers every byte of it."""
-        return str(self._document()["digest"])
+        return self.recorded_digest or str(self._document()["digest"])
 
     def _document(self) -> dict[str, Any]:
         return with_digest(
@@ -51,21 +51,31 @@ class Completion:
         """
         name = spec.COMPLETE_FILE
         try:
-            document = json.loads(data)
+            document = read_json(data)
+            _require_readable_version(document)
             if not has_own_digest(document):
                 raise DamagedFileError(
                     f"store file {name!r}: its digest is not that of its content; restore it from a copy"
                 )
             files = {str(name): FileEntry.from_json(entry) for name, entry in document["files"].items()}
             parts = [PartRecord.from_json(part) for part in document["parts"]]
-        except DamagedFileError:
+        except (DamagedFileError, UnsupportedVersionError):
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedFileError(
                 f"store file {name!r}: {len(data)} bytes that are no completion record ({error}); "
                 "restore it from a copy"
             ) from error
-        return cls(files=files, parts={part.part: part for part in parts})
+        return cls(files=files, parts={part.part: part for part in parts}, recorded_digest=document["digest"])
+
+
+def _require_readable_version(document: Any) -> None:
+    found, ours = str(document["format_version"]), spec.FORMAT_VERSION
+    if found.split(".")[0] != ours.split(".")[0]:
+        raise UnsupportedVersionError(
+            f"store format: version {found}, this release reads {ours.split('.')[0]}.x; "
+            "upgrade relabel-store to read it"
+        )
 
 
 def read_completion(store: Path) -> Completion | None:
@@ -78,6 +88,6 @@ def read_completion(store: Path) -> Completion | None:
     """
     try:
         data = (store / spec.COMPLETE_FILE).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return Completion.from_bytes(data)

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,19 @@ class FileEntry:
             case {"size_bytes": int(size_bytes), "sha256": str(sha256)}:
                 return cls(size_bytes, sha256)
         raise ValueError(f"file entry: {document!r}, expected size_bytes and sha256")
+
+
+def entry_of(files: Mapping[str, FileEntry], name: str) -> FileEntry:
+    """Return what ``complete.json`` lists of a file.
+
+    Raises
+    ------
+    DamagedFileError
+        It lists nothing of that name.
+    """
+    if name not in files:
+        raise DamagedFileError(f"store file 'complete.json': does not list {name!r}; restore it from a copy")
+    return files[name]
 
 
 def require_entry(path: Path, name: str, entry: FileEntry) -> None:
@@ -134,9 +147,9 @@ def create_file(path: Path, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def _partial_file(path: Path, data: bytes) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
+        _make_directory(path.parent)
         with partial.open("wb") as file:
             file.write(data)
             file.flush()
@@ -151,6 +164,15 @@ def _partial_file(path: Path, data: bytes) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and those above it, each durable in the one that holds it."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
     sync_directory(path.parent)
 
 

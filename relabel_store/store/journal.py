@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from relabel_store import spec
-from relabel_store.canonical import canonical_json, has_own_digest, with_digest
+from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
 from relabel_store.errors import FormatError
 from relabel_store.store.files import FileEntry
 
@@ -62,6 +61,13 @@ class PartRecord:
             raise FormatError(
                 "journal record: its digest is not that of its content; the part has to be built again"
             )
+        try:
+            return cls._from_fields(document)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"journal record: {error}; the part has to be built again") from error
+
+    @classmethod
+    def _from_fields(cls, document: dict[str, Any]) -> PartRecord:
         match document:
             case {
                 "part": int(part),
@@ -118,8 +124,8 @@ def read_journal(store: Path) -> tuple[dict[int, PartRecord], list[str]]:
     for path in sorted(directory.glob("part-*.json")) if directory.is_dir() else ():
         match = _RECORD_NAME.fullmatch(path.name)
         try:
-            record = PartRecord.from_json(json.loads(path.read_bytes()))
-        except (ValueError, KeyError, TypeError):
+            record = PartRecord.from_json(read_json(path.read_bytes()))
+        except ValueError:
             broken.append(path.name)
             continue
         if match is None or int(match[1]) != record.part:

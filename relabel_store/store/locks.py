@@ -58,7 +58,10 @@ def _acquire(path: Path, *, shared: bool, wait: bool, busy: str) -> int:
     mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue  # whoever finished the store removed the folder meanwhile
         try:
             fcntl.flock(descriptor, mode)
         except OSError as error:

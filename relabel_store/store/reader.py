@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,7 @@ from relabel_store.labels.topk import IndexArray
 from relabel_store.manifest import Manifest
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.complete import Completion, read_completion
-from relabel_store.store.files import read_verified, require_entry
+from relabel_store.store.files import entry_of, read_verified, require_entry
 from relabel_store.store.journal import PartRecord, facts_path, read_journal
 from relabel_store.store.samples import SampleIndex
 from relabel_store.store.zarr_v1 import Array, ZarrArrays, manifest_of_group
@@ -58,10 +60,12 @@ class LabelStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = path.absolute()
         self._completion = read_completion(path)
         self.manifest = _read_manifest(path, self._completion)
-        self._arrays = ZarrArrays(path, self.manifest)
+        self._arrays = ZarrArrays(
+            path, self.manifest, None if self._completion is None else self._completion.files
+        )
         self._lock = threading.RLock()
         self._verified: set[str] = set()
         self._chunks: OrderedDict[int, dict[str, Array]] = OrderedDict()
@@ -136,11 +140,7 @@ class LabelStore:
         """The file of the sample table, checked once."""
         name = spec.SAMPLES_FILE
         if self._completion is not None:
-            if name not in self._completion.files:
-                raise DamagedFileError(
-                    f"store file {spec.COMPLETE_FILE!r}: does not list {name!r}; restore it from a copy"
-                )
-            require_entry(self.path / name, name, self._completion.files[name])
+            require_entry(self.path / name, name, entry_of(self._completion.files, name))
         return self.path / name
 
     def _facts_of(self, record: PartRecord) -> pa.Table | None:
@@ -209,9 +209,8 @@ class LabelStore:
             name: np.empty((len(wanted), *array.shape[1:]), array.dtype)
             for name, array in self._arrays.specs.items()
         }
-        for chunk in np.unique(wanted // chunk_rows):
-            at = np.flatnonzero(wanted // chunk_rows == chunk)
-            decoded = self._read_chunk(int(chunk))
+        for chunk, at in _group(wanted // chunk_rows):
+            decoded = self._read_chunk(chunk)
             for name, array in arrays.items():
                 array[at] = decoded[name][wanted[at] - chunk * chunk_rows]
         indices: IndexArray = arrays[spec.INDICES]
@@ -270,12 +269,21 @@ class LabelStore:
         self._verified.add(shard)
 
 
+def _group(keys: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield each key with the positions that hold it, keys rising."""
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    for at in np.split(order, starts[1:]) if len(order) else ():
+        yield int(keys[at[0]]), at
+
+
 def _as_integers(rows: ArrayLike | Iterable[int]) -> list[int]:
-    listed = rows if isinstance(rows, np.ndarray) else np.array(list(rows))  # type: ignore[arg-type]
-    if listed.ndim != 1 or (listed.size and not np.issubdtype(listed.dtype, np.integer)):
-        raise TypeError(f"rows: {listed.dtype} of shape {listed.shape}, expected integers (n,)")
-    integers: list[int] = listed.astype(np.int64).tolist()
-    return integers
+    if isinstance(rows, np.ndarray) and (rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer)):
+        raise TypeError(f"rows: {rows.dtype} of shape {rows.shape}, expected integers (n,)")
+    listed: list[Any] = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)  # type: ignore[arg-type]
+    if any(isinstance(row, bool) for row in listed):
+        raise TypeError("rows: bool, expected integers (n,)")
+    return [operator.index(row) for row in listed]
 
 
 def _read_manifest(path: Path, completion: Completion | None) -> Manifest:
@@ -293,8 +301,4 @@ def _read_manifest(path: Path, completion: Completion | None) -> Manifest:
         )
     if completion is None:
         return manifest_of_group((path / name).read_bytes())
-    if name not in completion.files:
-        raise DamagedFileError(
-            f"store file {spec.COMPLETE_FILE!r}: does not list {name!r}; restore it from a copy"
-        )
-    return manifest_of_group(read_verified(path / name, name, completion.files[name]))
+    return manifest_of_group(read_verified(path / name, name, entry_of(completion.files, name)))

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json
-from relabel_store.errors import FormatError, StoreNotFoundError, TargetExistsError
-from relabel_store.labels.topk import IndexArray
-from relabel_store.manifest import Manifest, State
+from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError, TargetExistsError
+from relabel_store.labels.topk import IndexArray, is_sorted
+from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.files import (
@@ -144,6 +144,13 @@ class StoreWriter:
             In `samples.SCHEMA`, in row order, without facts.
         """
         require_free_target(path)
+        if is_store(path):
+            return cls.resume(path)
+        if (path / spec.COMPLETE_FILE).exists() or any((path / spec.JOURNAL_DIR).glob("part-*.json")):
+            raise TargetExistsError(
+                f"output {str(path)!r}: a store that lost its {spec.GROUP_FILE!r}; restore it, "
+                "or choose a path that is free"
+            )
         write_file(path / spec.SAMPLES_FILE, sample_tables.to_parquet(samples))
         for name, document in array_documents(manifest).items():
             write_file(path / name / spec.GROUP_FILE, canonical_json(document))
@@ -164,7 +171,7 @@ class StoreWriter:
         try:
             manifest = manifest_of_group((path / spec.GROUP_FILE).read_bytes())
             samples = (path / spec.SAMPLES_FILE).read_bytes()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreNotFoundError(
                 f"store {str(path)!r}: no {Path(error.filename).name!r}, so there is no store here"
             ) from None
@@ -197,6 +204,7 @@ class StoreWriter:
         NotEnoughSpaceError
             The disk is full; the part does not exist.
         """
+        self._require_fitting(part, labels)
         contents = self._encode(part, labels)
         record = PartRecord(
             part=part,
@@ -211,6 +219,39 @@ class StoreWriter:
         # The lock keeps a second process of this host from replacing the files of a committed part.
         with hold_lock(self.path / spec.RUNNING_DIR / f"{spec.part_name(part)}.lock", wait=True):
             return self._commit(record, contents | {mtimes_path(part): labels.mtimes_ns.tobytes()})
+
+    def _require_fitting(self, part: int, labels: PartLabels) -> None:
+        """Check the labels of a part against the format: what is wrong here is wrong for years."""
+        label_map, rows = self.manifest.label_map, self.manifest.rows_of_part(part)
+        if not 0 <= part < self.manifest.num_parts:
+            raise ValueError(f"part {part}: expected 0 to {self.manifest.num_parts - 1}")
+        if (labels.rest is None) != (label_map.absent is AbsentRule.ZERO):
+            raise ValueError(f"part {part}: rest does not fit absent = {label_map.absent.value!r}")
+        arrays = {spec.INDICES: labels.indices, spec.VALUES: labels.values, spec.REST: labels.rest}
+        for name, array in array_specs(self.manifest).items():
+            found = arrays[name]
+            expected = (len(rows), *array.shape[1:])
+            if found is None or found.shape != expected or found.dtype != array.dtype:
+                raise ValueError(f"part {part}: {name} do not have dtype {array.dtype} and shape {expected}")
+        statuses = labels.facts["status"].to_pylist()
+        bad = [row for row, status in zip(rows, statuses, strict=True) if status == Status.BAD_IMAGE.value]
+        if set(statuses) - {Status.LABELLED.value, Status.BAD_IMAGE.value}:
+            raise ValueError(f"part {part}: statuses {sorted(set(statuses))}")
+        if sorted(image.row for image in labels.bad_images) != bad:
+            raise ValueError(f"part {part}: bad images do not fit the statuses, {bad}")
+        good = labels.is_labelled
+        indices, values = labels.indices[good], labels.values[good]
+        if indices.size and int(indices.max()) >= label_map.num_classes:
+            raise ValueError(
+                f"part {part}: class index {indices.max()}, expected below {label_map.num_classes}"
+            )
+        if not is_sorted(indices, values).all() or not np.isfinite(values).all():
+            raise ValueError(f"part {part}: ranks are not in stored order, or not finite")
+        if label_map.k > 1 and np.any(np.diff(np.sort(indices, axis=1).astype(np.int64), axis=1) == 0):
+            raise ValueError(f"part {part}: a class twice in a cell")
+        step = label_map.value_step
+        if not isinstance(step, str) and np.any(values.astype(np.float32) % step):
+            raise ValueError(f"part {part}: values are no multiples of value step {step}")
 
     def _encode(self, part: int, labels: PartLabels) -> dict[str, bytes]:
         is_labelled = labels.is_labelled
@@ -253,14 +294,24 @@ class StoreWriter:
             if self.is_complete:
                 self.remove_locks()
             return existing
-        self._write(contents)
-        if create_file(self.path / record_path(record.part), record.to_bytes()):
-            return record
+        try:
+            self._write(contents)
+            if create_file(self.path / record_path(record.part), record.to_bytes()):
+                return record
+        except FileNotFoundError:
+            # Another host finished the store and swept our half-written file away.
+            if record.part not in self.records():
+                raise
         winner = self.records().get(record.part)
-        if winner is not None and winner.files == record.files:
+        if winner == record:
+            if self.is_complete:
+                self._clean()
             return winner
         # A process of another host, where the lock does not reach, committed other bytes between our
-        # look and our record. Whose files lie there now is unknown, so ours are written again.
+        # look and our record. Whose files lie there now is unknown, so ours are written again; a store
+        # that was finished with theirs has to be finished again.
+        if self.is_complete:
+            self.drop_parts([])
         self._write(contents)
         write_file(self.path / record_path(record.part), record.to_bytes())
         return record
@@ -278,7 +329,8 @@ class StoreWriter:
         for part in parts:
             (self.path / record_path(part)).unlink(missing_ok=True)
             (self.path / facts_path(part)).unlink(missing_ok=True)
-        sync_directory(self.path / spec.JOURNAL_DIR)
+        if (self.path / spec.JOURNAL_DIR).is_dir():
+            sync_directory(self.path / spec.JOURNAL_DIR)
 
     def _write_group(self, *, is_consolidated: bool) -> None:
         document = group_document(self.manifest, is_consolidated=is_consolidated)
@@ -301,19 +353,43 @@ class StoreWriter:
         FormatError
             A part is missing.
         """
+        finished = read_completion(self.path)
+        if finished is not None:
+            self._reload()
+            return finished
         with hold_lock(self.path / spec.RUNNING_DIR / "complete.lock", wait=True):
             finished = read_completion(self.path)
             if finished is not None:
                 self.remove_locks()  # made again by us, who waited for whoever finished the store
+                self._reload()
                 return finished
             records = self.records()
             missing = [part for part in range(self.manifest.num_parts) if part not in records]
             if missing:
                 raise FormatError(f"store: {len(missing)} of {self.manifest.num_parts} parts are not built")
             facts = {part: self._facts_of(record) for part, record in records.items()}
+            # Facts go only after the merged table and the manifest are in place: whoever finds them gone
+            # finds these there, and what we read when we began is old.
+            self._reload()
+            self._require_merged(facts)
             self._merge(records, facts)
             self._clean()
-            return self._commit_whole(records)
+            completion = self._commit_whole(records)
+            self.remove_locks()  # of whoever came in between
+            return completion
+
+    def _reload(self) -> None:
+        now = StoreWriter.resume(self.path)
+        self.manifest, self.samples = now.manifest, now.samples
+
+    def _require_merged(self, facts: Mapping[int, pa.Table | None]) -> None:
+        for part, found in facts.items():
+            rows = self.manifest.rows_of_part(part)
+            statuses = self.samples["status"].slice(rows.start, len(rows))
+            if found is None and Status.MISSING.value in statuses.to_pylist():
+                raise DamagedFileError(
+                    f"store file {facts_path(part)!r}: missing; remove {record_path(part)!r} to build the part again"
+                )
 
     def _facts_of(self, record: PartRecord) -> pa.Table | None:
         path = facts_path(record.part)
@@ -324,7 +400,7 @@ class StoreWriter:
         return pq.read_table(pa.BufferReader(data))
 
     def _merge(self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]) -> None:
-        if self.manifest.state is State.COMPLETE:
+        if self.manifest.state is State.COMPLETE and all(found is None for found in facts.values()):
             return  # a crash came after the merge, and only cleaning up is left
         self.samples = sample_tables.with_facts(self.samples, facts, self.manifest.layout.shard_rows)
         counts = (self._counts_of(record, facts[part]) for part, record in sorted(records.items()))

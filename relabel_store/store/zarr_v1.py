@@ -16,8 +16,10 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec, Zst
 from zarr.storage import LocalStore, MemoryStore
 
 from relabel_store import spec
+from relabel_store.canonical import read_json
 from relabel_store.errors import DamagedFileError, FormatError
 from relabel_store.manifest import AbsentRule, Manifest
+from relabel_store.store.files import FileEntry, entry_of, require_entry
 
 # Measured on real maps at 15x15x5 (docs/explanation/size.md): the search of zstd 18 and up pays for
 # itself on class indices and rounded values. Byte shuffle helps only values that are not rounded,
@@ -157,7 +159,7 @@ def manifest_of_group(data: bytes) -> Manifest:
         The file is not the group of a label store.
     """
     try:
-        document = json.loads(data)
+        document = read_json(data)
         found = document["attributes"][spec.MANIFEST_ATTRIBUTE]
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
@@ -188,8 +190,10 @@ def encode_shard(array: ArraySpec, rows: Array) -> bytes:
 class ZarrArrays:
     """The arrays of a store on disk, read a chunk at a time."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, files: Mapping[str, FileEntry] | None = None) -> None:
         self.specs = array_specs(manifest)
+        self._manifest = manifest
+        self._files = files  # of a finished store
         self._path = path
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
@@ -215,12 +219,30 @@ class ZarrArrays:
 
     def _open(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
+            self._require_sound_metadata(name)
             array = zarr.open_array(
                 LocalStore(self._path, read_only=True), path=name, mode="r", zarr_format=3
             )
             self._require_expected(self.specs[name], array)
             self._arrays[name] = array
         return self._arrays[name]
+
+    def _require_sound_metadata(self, name: str) -> None:
+        file = f"{name}/{spec.GROUP_FILE}"
+        if self._files is not None:
+            require_entry(self._path / file, file, entry_of(self._files, file))
+            return
+        # Nothing is recorded of it yet, and one number in it swaps the rows and columns of every map.
+        try:
+            found = read_json((self._path / file).read_bytes())
+        except (ValueError, FileNotFoundError) as error:
+            raise DamagedFileError(
+                f"store file {file!r}: {error}; restore it or build the store again"
+            ) from error
+        if found != array_documents(self._manifest)[name]:
+            raise DamagedFileError(
+                f"store file {file!r}: not the array that the manifest describes; restore it or build the store again"
+            )
 
     @staticmethod
     def _require_expected(expected: ArraySpec, found: zarr.Array[Any]) -> None:

@@ -115,6 +115,14 @@ def test_a_log_file_is_written_without_a_terminal(run: Run, photos: Path, tmp_pa
     assert any("part 0 of 1 finished" in line for line in lines)
 
 
+def test_a_log_inside_the_store_is_refused(run: Run, photos: Path, tmp_path: Path):
+    out = tmp_path / "s"
+    result = run("build", *from_factory, "--images", photos, "--out", out, "--log", out / "build.log")
+    assert result.exit_code == 2
+    assert "write it elsewhere" in result.stderr
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -102,27 +103,30 @@ def test_a_disk_too_full_for_a_name_is_reported_as_such(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """The operating system itself refuses files of more than 100 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    """Let the operating system refuse files of more than 100 bytes, as a full disk would.
+
+    No fixture: pytest writes its own report between a test and the end of its fixtures.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @WRITERS
-def test_nothing_is_left_where_the_bytes_did_not_fit(
-    tmp_path: Path, small_files: None, write: Callable[..., Any]
-) -> None:
-    with pytest.raises(NotEnoughSpaceError):
+def test_nothing_is_left_where_the_bytes_did_not_fit(tmp_path: Path, write: Callable[..., Any]) -> None:
+    with small_files(), pytest.raises(NotEnoughSpaceError):
         write(tmp_path / "file", bytes(1000))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_there_stays_where_its_successor_did_not_fit(tmp_path: Path, small_files: None) -> None:
+def test_what_was_there_stays_where_its_successor_did_not_fit(tmp_path: Path) -> None:
     write_file(tmp_path / "file", b"old")
-    with pytest.raises(NotEnoughSpaceError):
+    with small_files(), pytest.raises(NotEnoughSpaceError):
         write_file(tmp_path / "file", bytes(1000))
     assert (tmp_path / "file").read_bytes() == b"old"
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -197,8 +198,6 @@ def test_a_part_with_a_broken_record_is_written_again(unfinished: Any) -> None:
 
 
 def test_rows_without_a_label_hold_only_fill_values(tmp_path: Path, rng: np.random.Generator) -> None:
-    import zarr
-
     make_store(tmp_path / "store", rng, make_manifest(absent=AbsentRule.REST), bad_images={3: "no image"})
     group = zarr.open_group(tmp_path / "store", mode="r")
     assert np.all(np.asarray(group["indices"])[3] == 65_535)
@@ -307,7 +306,7 @@ def test_a_rest_that_does_not_fit_the_rule_is_refused(
 # Finishing
 
 
-def test_a_store_with_a_missing_part_cannot_be_finished(unfinished: Any, read_tree: ReadTree) -> None:
+def test_a_store_with_a_missing_part_cannot_be_finished(unfinished: Any) -> None:
     with pytest.raises(FormatError, match="1 of 2 parts are not built"):
         StoreWriter.resume(unfinished.path).complete()
     assert not open_store(unfinished.path).is_complete
