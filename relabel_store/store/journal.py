@@ -11,6 +11,7 @@ from typing import Any
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
 from relabel_store.errors import FormatError
+from relabel_store.manifest import Manifest
 from relabel_store.store.files import FileEntry
 
 _RECORD_NAME = re.compile(r"part-(\d{5,})\.json")
@@ -111,6 +112,11 @@ def mtimes_path(part: int) -> str:
     from the facts because no byte of a finished store may depend on a time.
     """
     return f"{spec.RUNNING_DIR}/{spec.part_name(part)}.mtimes"
+
+
+def is_part_of(record: PartRecord, manifest: Manifest) -> bool:
+    """Tell whether a record is of a part that the manifest divides its rows into."""
+    return 0 <= record.part < manifest.num_parts and record.rows == manifest.rows_of_part(record.part)
 
 
 def read_journal(store: Path) -> tuple[dict[int, PartRecord], list[str]]:

@@ -16,14 +16,14 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from relabel_store import spec
-from relabel_store.errors import DamagedFileError, NoLabelError, StoreNotFoundError
+from relabel_store.errors import DamagedFileError, FormatError, NoLabelError, StoreNotFoundError
 from relabel_store.labels.maps import LabelMap, LabelMaps
 from relabel_store.labels.topk import IndexArray
 from relabel_store.manifest import Manifest
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.files import entry_of, read_verified, require_entry
-from relabel_store.store.journal import PartRecord, facts_path, read_journal
+from relabel_store.store.journal import PartRecord, facts_path, is_part_of, read_journal
 from relabel_store.store.samples import SampleIndex
 from relabel_store.store.zarr_v1 import Array, ZarrArrays, manifest_of_group
 
@@ -63,6 +63,8 @@ class LabelStore:
         self.path = path = path.absolute()
         self._completion = read_completion(path)
         self.manifest = _read_manifest(path, self._completion)
+        if self._completion is not None:
+            _require_all_parts(self._completion, self.manifest)
         self._arrays = ZarrArrays(
             path, self.manifest, None if self._completion is None else self._completion.files
         )
@@ -110,7 +112,10 @@ class LabelStore:
     @cached_property
     def parts(self) -> Mapping[int, PartRecord]:
         """The finished parts, as they were when this was first asked."""
-        return read_journal(self.path)[0] if self._completion is None else self._completion.parts
+        if self._completion is None:
+            found = read_journal(self.path)[0]
+            return {part: record for part, record in found.items() if is_part_of(record, self.manifest)}
+        return self._completion.parts
 
     @cached_property
     def bad_images(self) -> dict[int, str]:
@@ -267,6 +272,15 @@ class LabelStore:
             )
         require_entry(self.path / shard, shard, entry)
         self._verified.add(shard)
+
+
+def _require_all_parts(completion: Completion, manifest: Manifest) -> None:
+    sound = [part for part, record in completion.parts.items() if is_part_of(record, manifest)]
+    if len(sound) != manifest.num_parts or len(completion.parts) != manifest.num_parts:
+        raise FormatError(
+            f"store file {spec.COMPLETE_FILE!r}: records of {len(completion.parts)} parts, {len(sound)} of them of "
+            f"this store, expected {manifest.num_parts} as the manifest says; restore it from a copy"
+        )
 
 
 def _group(keys: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

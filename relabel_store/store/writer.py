@@ -35,6 +35,7 @@ from relabel_store.store.journal import (
     BadImage,
     PartRecord,
     facts_path,
+    is_part_of,
     mtimes_path,
     read_journal,
     record_path,
@@ -184,7 +185,8 @@ class StoreWriter:
 
     def records(self) -> dict[int, PartRecord]:
         """Return the records of the parts that are finished now."""
-        return read_journal(self.path)[0]
+        found = read_journal(self.path)[0]
+        return {part: record for part, record in found.items() if is_part_of(record, self.manifest)}
 
     @property
     def is_complete(self) -> bool:

@@ -28,6 +28,8 @@ from relabel_store.errors import (
 )
 from relabel_store.labels.maps import LabelMap, LabelMaps
 from relabel_store.manifest import AbsentRule, Classes, Manifest
+from relabel_store.store.complete import read_completion
+from relabel_store.store.journal import PartRecord
 from relabel_store.store.reader import LabelStore, open_store
 from relabel_store.store.samples import SCHEMA
 from relabel_store.store.writer import StoreWriter
@@ -721,3 +723,26 @@ def test_a_manifest_with_a_number_that_json_cannot_say_is_refused(unfinished: An
     path.write_text(path.read_text().replace('"mean":[0.5', f'"mean":[{number}'))
     with pytest.raises(FormatError):
         open_store(unfinished.path)
+
+
+@pytest.mark.parametrize(
+    "rows", [range(8), range(4, 8), range(3)], ids=["too many", "another's", "too few"]
+)
+def test_a_record_of_other_rows_is_no_part_of_the_store(
+    tmp_path: Path, rng: np.random.Generator, rows: range
+):
+    make_store(tmp_path / "s", rng, parts=[0])
+    path = tmp_path / "s" / "journal" / "part-00000.json"
+    record = PartRecord.from_json(json.loads(path.read_bytes()))
+    path.write_bytes(replace(record, rows=rows).to_bytes())
+    assert dict(open_store(tmp_path / "s").parts) == {}
+    assert StoreWriter.resume(tmp_path / "s").missing_parts() == [0, 1]
+
+
+def test_a_completion_with_the_records_of_another_store_is_refused(tmp_path: Path, rng: np.random.Generator):
+    make_store(tmp_path / "s", rng)
+    completion = read_completion(tmp_path / "s")
+    parts = {part: replace(record, rows=range(4)) for part, record in completion.parts.items()}
+    (tmp_path / "s" / "complete.json").write_bytes(replace(completion, parts=parts).to_bytes())
+    with pytest.raises(FormatError, match="records of 2 parts, 1 of them of this store, expected 2"):
+        open_store(tmp_path / "s")
