@@ -24,6 +24,7 @@ from relabel_store.generate.build import build
 from relabel_store.generate.images import open_images
 from relabel_store.generate.load import TeacherOptions, load_teacher
 from relabel_store.generate.precision import Precision
+from relabel_store.generate.teacher import TimmTeacher
 from relabel_store.inspect.summary import summarize
 from relabel_store.store.reader import open_store
 
@@ -43,12 +44,14 @@ def main() -> None:
 
     source = open_images(Path(arguments.images))
     teacher = load_teacher(arguments.teacher, TeacherOptions(input_size=arguments.input_size))
+    assert isinstance(teacher, TimmTeacher)
+    teacher.to(torch.device("cpu"))
     batches = split_rows(range(len(source)), arguments.batch_size)
     work = Path(tempfile.mkdtemp(prefix="relabel-store-benchmark-"))
 
     def forward(pixels: torch.Tensor) -> None:
         with torch.inference_mode():
-            teacher.model(teacher.facts.input.normalize(pixels))  # type: ignore[attr-defined]
+            teacher.model(teacher.facts.input.normalize(pixels))
 
     def dense(pixels: torch.Tensor) -> None:
         with torch.inference_mode():
@@ -57,6 +60,10 @@ def main() -> None:
     def decode(then: Callable[[torch.Tensor], None]) -> None:
         for batch in decoded_batches(source, teacher.facts.input, batches, workers=1, pin_memory=False):
             then(batch.pixels)
+
+    def over_ready_pixels(then: Callable[[torch.Tensor], None]) -> None:
+        for pixels in ready:
+            then(pixels)
 
     def whole() -> None:
         shutil.rmtree(work / "labels.zarr", ignore_errors=True)
@@ -76,8 +83,8 @@ def main() -> None:
     ]
     runs: dict[str, Callable[[], None]] = {
         "decoding alone, one worker": lambda: decode(lambda _: None),
-        "teacher's own forward on ready pixels": lambda: [forward(pixels) for pixels in ready] and None,
-        "dense maps on ready pixels": lambda: [dense(pixels) for pixels in ready] and None,
+        "teacher's own forward on ready pixels": lambda: over_ready_pixels(forward),
+        "dense maps on ready pixels": lambda: over_ready_pixels(dense),
         "decoding + dense maps": lambda: decode(dense),
         "whole build": whole,
     }

@@ -48,7 +48,7 @@ class TeacherInput:
         """Return uint8 ``(n, height, width, 3)`` as float32 ``(n, 3, height, width)``, channels last."""
         scale = torch.tensor(self.std, device=pixels.device) * 255
         shift = torch.tensor(self.mean, device=pixels.device) * 255
-        return ((pixels.float() - shift) / scale).permute(0, 3, 1, 2)
+        return pixels.float().sub_(shift).div_(scale).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,11 @@ class TimmTeacher:
             )
 
     @property
+    def model(self) -> nn.Module:
+        """The classifier, as it was given."""
+        return self._dense.model
+
+    @property
     def grid(self) -> tuple[int, int]:
         """``(n_rows, n_cols)``."""
         return self._dense.grid
@@ -192,6 +197,8 @@ def probe_grid(teacher: Teacher, device: torch.device) -> tuple[int, int]:
     TeacherError
         It gives something else than its protocol says.
     """
+    if isinstance(teacher, TimmTeacher):
+        return teacher.grid  # seen while it was made dense; a large teacher takes seconds an image on a CPU
     facts = teacher.facts
     with torch.inference_mode():
         images = torch.zeros((1, 3, *facts.input.size), device=device)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relabel_store.generate.images import open_images
+from relabel_store.generate.limit import LimitedImages
+
+
+@pytest.mark.parametrize("limit", [1, 4, 5, 11, 12])
+def test_a_limit_spreads_over_all_images_in_their_order(photos: Path, limit: int):
+    source = open_images(photos)
+    limited = LimitedImages(source, limit)
+    assert len(limited) == len(set(limited.sample_ids)) == limit
+    rows = [list(source.sample_ids).index(sample_id) for sample_id in limited.sample_ids]
+    assert rows == sorted(rows)
+    gaps = [after - before for before, after in zip(rows, [*rows[1:], 12], strict=True)]
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_what_belongs_to_an_image_stays_together(photos: Path):
+    source = open_images(photos)
+    limited = LimitedImages(source, 5)
+    assert (limited.name, limited.kind, limited.order) == (source.name, source.kind, source.order)
+    for row, sample_id in enumerate(limited.sample_ids):
+        there = list(source.sample_ids).index(sample_id)
+        assert limited.paths[row] == source.paths[there]
+        assert limited.class_names[row] == source.class_names[there]
+        assert limited.read(row) == source.read(there)
+        assert limited.fingerprint(row) == source.fingerprint(there)
