@@ -725,9 +725,7 @@ def test_a_manifest_with_a_number_that_json_cannot_say_is_refused(unfinished: An
         open_store(unfinished.path)
 
 
-@pytest.mark.parametrize(
-    "rows", [range(8), range(4, 8), range(3)], ids=["too many", "another's", "too few"]
-)
+@pytest.mark.parametrize("rows", [range(8), range(4, 8), range(3)], ids=["too many", "another's", "too few"])
 def test_a_record_of_other_rows_is_no_part_of_the_store(
     tmp_path: Path, rng: np.random.Generator, rows: range
 ):
