@@ -9,6 +9,7 @@ same with dense maps, decoding (in one worker, as the build does) and dense maps
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import statistics
 import tempfile
@@ -88,31 +89,47 @@ def main() -> None:
         "decoding + dense maps": lambda: decode(dense),
         "whole build": whole,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    walls: dict[str, list[float]] = {name: [] for name in runs}
+    cpus: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(arguments.repeat):
         for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
+            wall_s, cpu_s = measure(run)
+            walls[name].append(wall_s)
+            cpus[name].append(cpu_s)
 
-    medians = {name: statistics.median(found) for name, found in seconds.items()}
-    reference = medians["decoding + dense maps"]
+    reference = "decoding + dense maps"
     print(describe_machine())
     print(
         f"{arguments.teacher}, {teacher.facts.input.size} px, {len(source)} images, {torch.get_num_threads()} threads"
     )
-    print("| what | images/s | time, of decoding + dense maps |")
-    print("| --- | ---: | ---: |")
-    for name, median in medians.items():
-        print(f"| {name} | {len(source) / median:.2f} | {median / reference:.3f} |")
-    ratios = [a / b for a, b in zip(seconds["whole build"], seconds["decoding + dense maps"], strict=True)]
+    print("| what | images/s | time | CPU time |")
+    print("| --- | ---: | ---: | ---: |")
+    for name in runs:
+        ratios = [
+            statistics.median(a / b for a, b in zip(found[name], found[reference], strict=True))
+            for found in (walls, cpus)
+        ]
+        speed = len(source) / statistics.median(walls[name])
+        print(f"| {name} | {speed:.2f} | {ratios[0]:.3f} | {ratios[1]:.3f} |")
     print(
-        f"whole build / (decoding + dense maps), run by run: {', '.join(f'{ratio:.3f}' for ratio in ratios)}"
+        f"times: medians of {arguments.repeat} ratios to {reference!r} of the same round; CPU time of all processes"
     )
     summary = summarize(open_store(work / "labels.zarr"))
     identity = summary.manifest.teacher.dense.identity_error
     print(f"bytes an image: {summary.bytes_per_sample:.0f}; identity error {identity}")
     shutil.rmtree(work)
+
+
+def measure(run: Callable[[], None]) -> tuple[float, float]:
+    """Return the seconds and the CPU seconds, of this process and those it started, that a call takes."""
+
+    def cpu_seconds() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+    cpu_started, started = cpu_seconds(), time.perf_counter()
+    run()
+    return time.perf_counter() - started, cpu_seconds() - cpu_started
 
 
 if __name__ == "__main__":
