@@ -14,6 +14,7 @@
     ├── NoLabelError                (LookupError)        the row exists and has no label
     ├── OptionError                 (ValueError)         an option that is out of range
     ├── NotEnoughSpaceError         (OSError)            the disk is too small for what was asked
+    ├── BoxError                    (ValueError)         a crop box that encloses no part of an image
     ├── ImageSourceError            (ValueError)         the images as a whole cannot be used
     ├── ImageReadError              (OSError)            one image that cannot be read, after retries
     ├── BadImageError               (ValueError)         one image that cannot be decoded
@@ -38,6 +39,7 @@ __all__ = [
     "AbsentRuleError",
     "BadImageError",
     "BadImageStop",
+    "BoxError",
     "DamagedFileError",
     "FormatError",
     "IdentityError",
@@ -112,6 +114,10 @@ class OptionError(RelabelStoreError, ValueError):
 
 class NotEnoughSpaceError(RelabelStoreError, OSError):
     """The disk has no room for what was asked."""
+
+
+class BoxError(RelabelStoreError, ValueError):
+    """A crop box that encloses no part of an image, or is not in fractions of it."""
 
 
 class ImageSourceError(RelabelStoreError, ValueError):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from relabel_store.labels.pooling import pool_image
+from relabel_store.labels.pooling import Variant, pool_image, pool_labels, soft_targets
 from relabel_store.labels.topk import top_k
 
 
@@ -85,3 +85,107 @@ def test_pooling_no_samples_gives_no_rows(with_rest: bool) -> None:
     empty = np.zeros((0, 2, 3, 3))
     rest = np.zeros((0, 3, 3)) if with_rest else None
     assert pool_image(empty.astype(np.uint16), empty, num_classes=5, rest=rest).shape == (0, 5)
+
+
+def loop_roi_align(dense: NDArray[Any], box: NDArray[Any], output_size: tuple[int, int]) -> NDArray[Any]:
+    """RoIAlign of one dense map, a sample point at a time, as the paper on Mask R-CNN describes it."""
+    num_classes, n_rows, n_cols = dense.shape
+    x0, y0, x1, y1 = (
+        np.float32(edge) * np.float32(cells) - np.float32(0.5)
+        for edge, cells in zip(box, (n_cols, n_rows, n_cols, n_rows), strict=True)
+    )
+    bin_h = max(y1 - y0, np.float32(1)) / np.float32(output_size[0])
+    bin_w = max(x1 - x0, np.float32(1)) / np.float32(output_size[1])
+    points_h, points_w = math.ceil(bin_h), math.ceil(bin_w)
+    pooled = np.zeros((num_classes, *output_size))
+    for i, j, a, b in np.ndindex(*output_size, points_h, points_w):
+        y = y0 + i * bin_h + (a + np.float32(0.5)) * bin_h / np.float32(points_h)
+        x = x0 + j * bin_w + (b + np.float32(0.5)) * bin_w / np.float32(points_w)
+        if y < -1 or y > n_rows or x < -1 or x > n_cols:
+            continue
+        y, x = min(max(y, 0), n_rows - 1), min(max(x, 0), n_cols - 1)
+        top, left = int(y), int(x)
+        bottom, right = min(top + 1, n_rows - 1), min(left + 1, n_cols - 1)
+        dy, dx = y - top, x - left
+        pooled[:, i, j] += (
+            dense[:, top, left] * (1 - dy) * (1 - dx)
+            + dense[:, top, right] * (1 - dy) * dx
+            + dense[:, bottom, left] * dy * (1 - dx)
+            + dense[:, bottom, right] * dy * dx
+        ) / (points_h * points_w)
+    return pooled
+
+
+def loop_dense(indices: NDArray[Any], values: NDArray[Any], rest: Any, num_classes: int) -> NDArray[Any]:
+    k, n_rows, n_cols = indices.shape
+    dense = np.zeros((num_classes, n_rows, n_cols))
+    if rest is not None and k < num_classes:
+        dense += rest.astype(np.float64) - math.log(num_classes - k)
+    for rank, row, col in np.ndindex(k, n_rows, n_cols):
+        dense[indices[rank, row, col], row, col] = values[rank, row, col]
+    return dense
+
+
+def random_boxes(rng: np.random.Generator, n: int) -> NDArray[Any]:
+    """Boxes inside the image, smaller than a cell, touching its border, and leaving it."""
+    sizes = rng.choice([0.01, 0.2, 0.6, 1.0, 1.5], (n, 2)) * rng.uniform(0.5, 1, (n, 2))
+    corners = rng.uniform(-0.4, 1.0, (n, 2))
+    corners = np.where(rng.random((n, 2)) < 0.2, np.round(corners), corners)
+    return np.concatenate([corners, np.minimum(corners + sizes, 2)], axis=1)
+
+
+@pytest.mark.parametrize("output_size", [(1, 1), (2, 3)], ids=str)
+@settings(deadline=None, max_examples=60)
+@given(label_maps(with_rest=True), st.integers(0, 2**32 - 1), st.booleans())
+def test_pooling_is_roi_align_of_the_dense_map(
+    output_size: tuple[int, int],
+    case: tuple[NDArray[Any], NDArray[Any], Any, int],
+    seed: int,
+    has_rest: bool,
+) -> None:
+    indices, values, rest, num_classes = case
+    rest = rest if has_rest else None
+    boxes = random_boxes(np.random.default_rng(seed), len(indices)).astype(np.float32)
+    pooled = pool_labels(indices, values, boxes, num_classes=num_classes, rest=rest, output_size=output_size)
+    for sample, box in enumerate(boxes):
+        left = None if rest is None else rest[sample]
+        dense = loop_dense(indices[sample], values[sample], left, num_classes)
+        expected = loop_roi_align(dense, box, output_size).reshape(pooled[sample].shape)
+        np.testing.assert_allclose(pooled[sample], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_full_box_pools_to_mean(rng: np.random.Generator) -> None:
+    indices, values = top_k(rng.normal(3, 4, (3, 9, 4, 5)).astype(np.float32), 4)
+    whole = np.tile([0.0, 0.0, 1.0, 1.0], (3, 1))
+    np.testing.assert_allclose(
+        pool_labels(indices, values, whole, num_classes=9),
+        pool_image(indices, values, num_classes=9),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("variant", list(Variant), ids=str)
+def test_targets_sum_to_one(variant: Variant, rng: np.random.Generator) -> None:
+    indices, values = top_k(rng.normal(3, 4, (6, 9, 4, 4)).astype(np.float32), 4)
+    targets = soft_targets(
+        indices, values, random_boxes(rng, 6), num_classes=9, variant=variant, output_size=(2, 2)
+    )
+    assert targets.shape == (6, 9, 2, 2)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+    assert set(np.unique(targets)) == {0, 1} or not variant.is_single
+
+
+def test_global_variants_do_not_depend_on_the_box(rng: np.random.Generator) -> None:
+    indices, values = top_k(rng.normal(3, 4, (2, 9, 4, 4)).astype(np.float32), 4)
+    for variant in (Variant.GLOBAL_MULTI, Variant.GLOBAL_SINGLE):
+        first, second = (
+            soft_targets(indices, values, [box] * 2, num_classes=9, variant=variant)
+            for box in ([0, 0, 0.2, 0.2], [0.5, 0.5, 1, 1])
+        )
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_high_temperature_makes_targets_even(rng: np.random.Generator) -> None:
+    indices, values = top_k(rng.normal(3, 4, (2, 5, 3, 3)).astype(np.float32), 5)
+    targets = soft_targets(indices, values, [[0, 0, 1, 1]] * 2, num_classes=5, temperature=1e6)
+    np.testing.assert_allclose(targets, 0.2, atol=1e-5)
