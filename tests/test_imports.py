@@ -23,10 +23,20 @@ LAYERS = (
     {"generate", "inspect", "convert", "validate", "publish", "torch"},
     {"store"},
     {"labels", "manifest"},
-    {"schema", "spec", "canonical", "version"},
+    {"schema", "spec", "canonical", "sample_ids", "version"},
     {"errors"},
 )
-TESTING_BELOW = {"store", "labels", "manifest", "schema", "spec", "canonical", "version", "errors"}
+TESTING_BELOW = {
+    "store",
+    "labels",
+    "manifest",
+    "schema",
+    "spec",
+    "canonical",
+    "sample_ids",
+    "version",
+    "errors",
+}
 
 # Who may import what is heavy, or has one door only.
 DOORS = {

@@ -17,7 +17,7 @@ import torch
 from relabel_store import spec
 from relabel_store.errors import NotEnoughSpaceError, OptionError, TeacherError
 from relabel_store.generate.engines.local import label_locally
-from relabel_store.generate.images import ImageSource, digest_of_ids, open_images
+from relabel_store.generate.images import ImageSource, open_images
 from relabel_store.generate.limit import LimitedImages
 from relabel_store.generate.load import TeacherOptions, load_teacher, planned_input_size
 from relabel_store.generate.observer import BuildObserver
@@ -38,6 +38,7 @@ from relabel_store.manifest import (
     Manifest,
     TeacherInfo,
 )
+from relabel_store.sample_ids import digest_of_ids
 from relabel_store.store.samples import planned_samples
 from relabel_store.store.writer import StoreWriter, is_store, require_free_target
 

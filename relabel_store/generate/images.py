@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 from relabel_store.errors import ImageSourceError
+from relabel_store.sample_ids import sample_id_of
 
 # torchvision's IMG_EXTENSIONS, in any case: what ImageFolder takes for training, and nothing else.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -124,13 +123,6 @@ def open_images(root: Path) -> ImageSource:
     return ClassFolders(root)
 
 
-def sample_id_of(path: str) -> str:
-    """Return the sample id of a path below the root: without its last suffix, in Unicode NFC."""
-    folder, slash, name = path.rpartition("/")
-    stem = name.rpartition(".")[0] or name
-    return unicodedata.normalize("NFC", folder + slash + stem)
-
-
 def _walk(root: Path) -> Iterator[str]:
     """Yield the images below a folder, ``/``-separated, in no particular order."""
     unread: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
@@ -180,19 +172,6 @@ def _require_unique(root: Path, listed: Sequence[tuple[str, str]]) -> None:
             f"images {str(root)!r}: {first!r} and {second!r} have one sample id, {sample_id!r}{more}; "
             "rename or remove one of them"
         )
-
-
-def digest_of_ids(sample_ids: Iterable[str]) -> str:
-    """Return the digest of a set of sample ids.
-
-    The SHA-256 of the ids sorted by code point, each as its length in bytes (8 bytes, little-endian)
-    followed by its UTF-8, as ``"sha256:"`` and hexadecimal digits. Ids may hold any character.
-    """
-    digest = hashlib.sha256()
-    for sample_id in sorted(sample_ids):
-        encoded = sample_id.encode()
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return "sha256:" + digest.hexdigest()
 
 
 def describe_changes(before: Iterable[str], after: Iterable[str]) -> str | None:

@@ -6,7 +6,7 @@ import operator
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,10 @@ class LabelStore:
             There is none of this id; the message names what is near.
         """
         return self._index.row_of(sample_id)
+
+    def rows_of(self, sample_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each sample, int64 ``(n,)``; -1 where there is none of its id."""
+        return self._index.rows_of(sample_ids)
 
     def has_label(self, row: int) -> bool:
         """Tell whether a row has a label."""

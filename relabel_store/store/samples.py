@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from relabel_store.errors import FormatError, SampleNotFoundError
 
@@ -191,6 +192,12 @@ class SampleIndex:
         near = self._near(sample_id, position)
         hint = f"near it: {', '.join(map(repr, near))}" if near else "the store is empty"
         raise SampleNotFoundError(f"sample {sample_id!r}: not among the {len(self)} of the store; {hint}")
+
+    def rows_of(self, sample_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each sample, int64 ``(n,)``; -1 where there is none of its id."""
+        rows = pc.index_in(pa.array(sample_ids, pa.string()), value_set=self._ids)
+        found: NDArray[np.int64] = rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return found
 
     def _near(self, sample_id: str, position: int) -> list[str]:
         normalized = unicodedata.normalize("NFC", sample_id)

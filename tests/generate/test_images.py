@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.images import SUFFIXES, describe_changes, digest_of_ids, open_images, sample_id_of
+from relabel_store.generate.images import SUFFIXES, describe_changes, open_images
 
 
 def write(root: Path, *paths: str) -> Path:
@@ -63,21 +60,6 @@ def test_images_without_class_folders_have_no_class_name(tmp_path: Path):
 def test_images_in_the_root_and_in_folders_can_be_mixed(tmp_path: Path):
     source = open_images(write(tmp_path, "b.jpg", "c/a.jpg"))
     assert dict(zip(source.sample_ids, source.class_names, strict=True)) == {"b": None, "c/a": "c"}
-
-
-@pytest.mark.parametrize(
-    ("path", "sample_id"),
-    [
-        ("n01440764/n01440764_10026.JPEG", "n01440764/n01440764_10026"),
-        ("a.b/c.d.jpg", "a.b/c.d"),
-        (".jpg", ".jpg"),
-        ("cat/.jpg", "cat/.jpg"),
-        ("cat/cafe\u0301.png", "cat/caf\u00e9"),
-        ("a b/\n\\.png", "a b/\n\\"),
-    ],
-)
-def test_an_id_is_the_path_without_its_last_suffix_in_nfc(path: str, sample_id: str):
-    assert sample_id_of(path) == sample_id
 
 
 def test_a_decomposed_name_is_read_from_where_it_lies(tmp_path: Path):
@@ -171,21 +153,6 @@ def test_an_image_that_is_gone_raises_what_the_system_says(tmp_path: Path):
     for look in (source.read, source.fingerprint):
         with pytest.raises(FileNotFoundError):
             look(0)
-
-
-@given(ids=st.lists(st.text(st.characters(exclude_categories=["Cs"])), unique=True), data=st.data())
-def test_the_digest_of_ids_is_defined_and_does_not_depend_on_their_order(ids: list[str], data: st.DataObject):
-    expected = hashlib.sha256()
-    for sample_id in sorted(ids):
-        expected.update(len(sample_id.encode()).to_bytes(8, "little"))
-        expected.update(sample_id.encode())
-    shuffled = data.draw(st.permutations(ids))
-    assert digest_of_ids(shuffled) == "sha256:" + expected.hexdigest()
-
-
-def test_ids_that_run_together_the_same_have_other_digests():
-    assert digest_of_ids(["ab", "c"]) != digest_of_ids(["a", "bc"])
-    assert digest_of_ids(["a\nb"]) != digest_of_ids(["a", "b"])
 
 
 def test_changes_are_named():

@@ -192,6 +192,16 @@ def test_no_other_sample_is_found(sample_ids: list[str], other: str) -> None:
             index.row_of(other)
 
 
+@given(sample_ids=st.lists(st.text(max_size=3), unique=True), asked=st.lists(st.text(max_size=3)))
+def test_many_ids_are_found_as_one_is(sample_ids: list[str], asked: list[str]) -> None:
+    sample_ids, asked = (
+        [text.encode("utf-8", "ignore").decode() for text in texts] for texts in (sample_ids, asked)
+    )
+    sample_ids = list(dict.fromkeys(sample_ids))
+    expected = [sample_ids.index(one) if one in sample_ids else -1 for one in asked]
+    assert index_of(sample_ids).rows_of(asked).tolist() == expected
+
+
 def test_the_id_of_a_row_is_the_one_in_the_table() -> None:
     index = index_of(["c", "a", "b"])
     assert [index.sample_id(row) for row in range(3)] == ["c", "a", "b"]
