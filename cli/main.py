@@ -15,7 +15,13 @@ from relabel_store.version import __version__
 EXIT_NO = 1  # the answer is no: an invalid store, images without a label
 EXIT_COULD_NOT = 3
 
-_COMMANDS = {"build": "cmd_build", "demo": "cmd_demo", "inspect": "cmd_inspect", "teachers": "cmd_teachers"}
+_COMMANDS = {
+    "build": "cmd_build",
+    "cache": "cmd_cache",
+    "demo": "cmd_demo",
+    "inspect": "cmd_inspect",
+    "teachers": "cmd_teachers",
+}
 
 
 class _LazyGroup(click.Group):

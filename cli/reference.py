@@ -5,6 +5,8 @@ python -m relabel_store.cli.reference > docs/reference/commands.md
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from .main import main
@@ -22,14 +24,25 @@ def render_page() -> str:
     """Return the page as Markdown."""
     group = main.make_context("relabel-store", [], resilient_parsing=True, terminal_width=100)
     sections = [_HEAD]
-    for name in main.list_commands(group):
-        command = main.get_command(group, name)
+    sections += [
+        f"## {context.command_path}\n\n```\n{context.command.get_help(context)}\n```\n"
+        for context in _contexts(group)
+    ]
+    return "\n".join(sections)
+
+
+def _contexts(group: click.Context) -> Iterator[click.Context]:
+    """Yield a context for each command below a group."""
+    assert isinstance(group.command, click.Group)
+    for name in group.command.list_commands(group):
+        command = group.command.get_command(group, name)
         assert command is not None
         context = click.Context(
             command, parent=group, info_name=name, max_content_width=100, terminal_width=100
         )
-        sections.append(f"## relabel-store {name}\n\n```\n{command.get_help(context)}\n```\n")
-    return "\n".join(sections)
+        yield context
+        if isinstance(command, click.Group):
+            yield from _contexts(context)
 
 
 if __name__ == "__main__":

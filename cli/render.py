@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from relabel_store.generate.catalog import CatalogEntry
     from relabel_store.inspect.summary import ClassFrequency, SampleSummary, StoreSummary
     from relabel_store.manifest import Manifest
+    from relabel_store.store.cache import CacheEntry
 
 _LISTED_BAD_IMAGES = 20
 _LISTED_CLASSES = 10
+_DIGEST_DIGITS = 12
 
 
 def teachers(entries: Sequence[CatalogEntry]) -> str:
@@ -35,10 +38,39 @@ def teachers(entries: Sequence[CatalogEntry]) -> str:
             entry.licence or "not stated",
             entry.weights,
         )
+    return _table_text(table)
+
+
+def _table_text(table: Table) -> str:
     console = Console(file=io.StringIO(), width=200)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def cache_entries(entries: Sequence[CacheEntry], directory: Path) -> str:
+    """Return a table of materialized stores."""
+    if not entries:
+        return f"{directory}: no materialized stores"
+    table = Table(box=None, pad_edge=False, header_style="")
+    for heading in ("STORE", "LABEL MAPS", "SIZE", "LAST USED", "DIGEST"):
+        table.add_column(
+            heading, no_wrap=True, justify="right" if heading in ("LABEL MAPS", "SIZE") else "left"
+        )
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used_s).strftime("%Y-%m-%d %H:%M")
+        digest = entry.path.name[:_DIGEST_DIGITS]
+        table.add_row(
+            entry.name or "(damaged)", f"{entry.num_samples:,}", _bytes(entry.size_bytes), used, digest
+        )
+    total = _bytes(sum(entry.size_bytes for entry in entries))
+    return f"{_table_text(table)}\n{total} in {directory}"
+
+
+def cleared_entries(entries: Sequence[CacheEntry]) -> str:
+    """Return what was removed from the cache."""
+    size = _bytes(sum(entry.size_bytes for entry in entries))
+    return f"{_count(len(entries), 'materialized store')} removed, {size}"
 
 
 def build_report(report: BuildReport) -> str:

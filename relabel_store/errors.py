@@ -13,8 +13,14 @@
     ├── SampleNotFoundError         (LookupError)        no such sample id or row
     ├── NoLabelError                (LookupError)        the row exists and has no label
     ├── OptionError                 (ValueError)         an option that is out of range
+    ├── UnfinishedStoreError        (ValueError)         a store that has to be finished for this
+    ├── CacheError                  (OSError)            a cache directory that cannot be used
     ├── NotEnoughSpaceError         (OSError)            the disk is too small for what was asked
     ├── BoxError                    (ValueError)         a crop box that encloses no part of an image
+    ├── LabelMismatchError          (ValueError)         labels that are not of these images
+    │   ├── JoinError                                    images without labels, or labels without images
+    │   ├── ClassOrderError                              classes in another order
+    │   └── GeometryError                                images that show something else than was labelled
     ├── ImageSourceError            (ValueError)         the images as a whole cannot be used
     ├── ImageReadError              (OSError)            one image that cannot be read, after retries
     ├── BadImageError               (ValueError)         one image that cannot be decoded
@@ -40,12 +46,17 @@ __all__ = [
     "BadImageError",
     "BadImageStop",
     "BoxError",
+    "CacheError",
+    "ClassOrderError",
     "DamagedFileError",
     "FormatError",
+    "GeometryError",
     "IdentityError",
     "ImageReadError",
     "ImageSourceError",
     "ImagesChangedError",
+    "JoinError",
+    "LabelMismatchError",
     "ManifestError",
     "MissingDependencyError",
     "NoDenseMapError",
@@ -60,6 +71,7 @@ __all__ = [
     "StoreNotFoundError",
     "TargetExistsError",
     "TeacherError",
+    "UnfinishedStoreError",
     "UnknownEncodingError",
     "UnknownTeacherError",
     "UnsupportedVersionError",
@@ -112,12 +124,36 @@ class OptionError(RelabelStoreError, ValueError):
     """An option that is out of range; on the command line, wrong usage."""
 
 
+class UnfinishedStoreError(RelabelStoreError, ValueError):
+    """A store that has to be finished for what was asked."""
+
+
+class CacheError(RelabelStoreError, OSError):
+    """A cache directory that cannot be used."""
+
+
 class NotEnoughSpaceError(RelabelStoreError, OSError):
     """The disk has no room for what was asked."""
 
 
 class BoxError(RelabelStoreError, ValueError):
     """A crop box that encloses no part of an image, or is not in fractions of it."""
+
+
+class LabelMismatchError(RelabelStoreError, ValueError):
+    """Labels that are not of these images."""
+
+
+class JoinError(LabelMismatchError):
+    """Images without labels, or labels without images, where neither is expected."""
+
+
+class ClassOrderError(LabelMismatchError):
+    """Classes of the images that come in another order than those of the targets."""
+
+
+class GeometryError(LabelMismatchError):
+    """An image that shows something else than the one that was labelled."""
 
 
 class ImageSourceError(RelabelStoreError, ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 from relabel_store import spec
 from relabel_store.inspect.areas import ClassArea, class_areas
 from relabel_store.manifest import Manifest
-from relabel_store.store.reader import LabelStore
+from relabel_store.store.encoded import EncodedStore
 
 _LISTED_CLASSES = 5
 
@@ -58,7 +58,7 @@ class StoreSummary:
         return {**fields, "manifest": self.manifest.to_dict()}
 
 
-def summarize(store: LabelStore) -> StoreSummary:
+def summarize(store: EncodedStore) -> StoreSummary:
     """Return the summary of a store; reads its manifest and records, not its maps."""
     manifest, parts = store.manifest, store.parts
     rows = sum(len(record.rows) for record in parts.values())
@@ -81,7 +81,7 @@ def summarize(store: LabelStore) -> StoreSummary:
     )
 
 
-def _size_of_arrays(store: LabelStore) -> dict[str, int]:
+def _size_of_arrays(store: EncodedStore) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for record in store.parts.values():
         for name, entry in record.files.items():
@@ -90,7 +90,7 @@ def _size_of_arrays(store: LabelStore) -> dict[str, int]:
     return {name: sizes[name] for name in (spec.INDICES, spec.VALUES, spec.REST) if name in sizes}
 
 
-def _total_size(store: LabelStore) -> int:
+def _total_size(store: EncodedStore) -> int:
     return sum(path.stat().st_size for path in store.path.rglob("*") if path.is_file())
 
 
@@ -135,7 +135,7 @@ class SampleSummary:
         }
 
 
-def summarize_sample(store: LabelStore, sample_id: str) -> SampleSummary:
+def summarize_sample(store: EncodedStore, sample_id: str) -> SampleSummary:
     """Return the summary of one sample.
 
     Raises

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import operator
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from relabel_store import spec
-from relabel_store.errors import DamagedFileError, FormatError, NoLabelError, StoreNotFoundError
+from relabel_store.errors import NoLabelError
 from relabel_store.labels.maps import LabelMap, LabelMaps
-from relabel_store.labels.topk import IndexArray
 from relabel_store.manifest import Manifest
-from relabel_store.store import samples as sample_tables
-from relabel_store.store.complete import Completion, read_completion
-from relabel_store.store.files import entry_of, read_verified, require_entry
-from relabel_store.store.journal import PartRecord, facts_path, is_part_of, read_journal
 from relabel_store.store.samples import SampleIndex
-from relabel_store.store.zarr_v1 import Array, ZarrArrays, manifest_of_group
 
-_CACHED_CHUNKS = 8  # 8 x 1.1 MiB at 15x15x5: row-by-row reading in order decodes each chunk once
+if TYPE_CHECKING:
+    from relabel_store.store.encoded import EncodedStore
+
+Arrays = dict[str, NDArray[Any]]
 
 
-def open_store(path: str | os.PathLike[str]) -> LabelStore:
+def open_store(path: str | os.PathLike[str]) -> EncodedStore:
     """Return the label store at a path, finished or still being built.
 
     Raises
@@ -42,14 +37,16 @@ def open_store(path: str | os.PathLike[str]) -> LabelStore:
     DamagedFileError
         The manifest or the completion record is not what was written.
     """
-    return LabelStore(Path(path))
+    from relabel_store.store.encoded import EncodedStore
+
+    return EncodedStore(Path(path))
 
 
-class LabelStore:
-    """Label maps of a set of images.
+class LabelStore(ABC):
+    """Label maps of a set of images: on disk as they were written, or decoded.
 
     Rows come back only where their part is finished and their image was good; any other row raises
-    `NoLabelError`. The file of a shard is checked against its recorded size and digest before its first
+    `NoLabelError`. What is read from a file is checked against its recorded size and digest before its first
     chunk is decoded.
 
     Examples
@@ -59,21 +56,74 @@ class LabelStore:
     (5, 15, 15)
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path = path.absolute()
-        self._completion = read_completion(path)
-        self.manifest = _read_manifest(path, self._completion)
-        if self._completion is not None:
-            _require_all_parts(self._completion, self.manifest)
-        self._arrays = ZarrArrays(
-            path, self.manifest, None if self._completion is None else self._completion.files
-        )
-        self._lock = threading.RLock()
-        self._verified: set[str] = set()
-        self._chunks: OrderedDict[int, dict[str, Array]] = OrderedDict()
+    manifest: Manifest
 
-    def __reduce__(self) -> tuple[type[LabelStore], tuple[Path]]:
-        return LabelStore, (self.path,)
+    @property
+    @abstractmethod
+    def digest(self) -> str | None:
+        """Identity of a finished store, which covers every byte of it; None while it is being built."""
+
+    @property
+    @abstractmethod
+    def bad_images(self) -> dict[int, str]:
+        """The rows whose image could not be decoded, and why."""
+
+    @property
+    @abstractmethod
+    def samples(self) -> pa.Table:
+        """The sample table.
+
+        Returns
+        -------
+        pyarrow.Table
+            ``row``, ``sample_id``, ``path`` below the images' root, ``class_index`` (the teacher's class
+            of the folder, null when unknown), ``class_name`` (the folder), ``width`` and ``height`` in
+            pixels as stored in the file, ``sha256`` of the file in hexadecimal, ``status``
+            (``labelled``, ``bad-image``, ``missing``).
+        """
+
+    @abstractmethod
+    def load(self) -> LabelStore:
+        """Return the same store wholly in memory; about 4.5 kB a sample at 15x15x5."""
+
+    @abstractmethod
+    def materialize(
+        self, cache_dir: str | os.PathLike[str] | None = None, *, verify: bool = False
+    ) -> LabelStore:
+        """Return the same store decoded into memory-mapped files: what training reads.
+
+        They are made once, by the first process that asks, and shared by all processes of a machine.
+
+        Parameters
+        ----------
+        cache_dir
+            Where they lie; None is ``RELABEL_STORE_CACHE``, or the platform's directory for caches.
+        verify
+            Read all of an entry that is there already and compare it with its checksums.
+
+        Raises
+        ------
+        UnfinishedStoreError
+            The store is still being built.
+        NotEnoughSpaceError
+            The disk is too small for it.
+        CacheError
+            The directory cannot be written to.
+        DamagedFileError
+            A file of the store is not what was written.
+        """
+
+    @property
+    @abstractmethod
+    def _finished_parts(self) -> Iterable[int]: ...
+
+    @property
+    @abstractmethod
+    def _index(self) -> SampleIndex: ...
+
+    @abstractmethod
+    def _gather(self, rows: NDArray[np.int64]) -> Arrays:
+        """Return the arrays of some rows that have labels, in the order asked, as copies."""
 
     def __repr__(self) -> str:
         rows, columns = self.grid
@@ -102,64 +152,7 @@ class LabelStore:
     @property
     def is_complete(self) -> bool:
         """Whether the store is finished."""
-        return self._completion is not None
-
-    @property
-    def digest(self) -> str | None:
-        """Identity of a finished store, which covers every byte of it; None while it is being built."""
-        return None if self._completion is None else self._completion.digest
-
-    @cached_property
-    def parts(self) -> Mapping[int, PartRecord]:
-        """The finished parts, as they were when this was first asked."""
-        if self._completion is None:
-            found = read_journal(self.path)[0]
-            return {part: record for part, record in found.items() if is_part_of(record, self.manifest)}
-        return self._completion.parts
-
-    @cached_property
-    def bad_images(self) -> dict[int, str]:
-        """The rows whose image could not be decoded, and why."""
-        return {bad.row: bad.reason for part in self.parts.values() for bad in part.bad_images}
-
-    @cached_property
-    def samples(self) -> pa.Table:
-        """The sample table.
-
-        Returns
-        -------
-        pyarrow.Table
-            ``row``, ``sample_id``, ``path`` below the images' root, ``class_index`` (the teacher's class
-            of the folder, null when unknown), ``class_name`` (the folder), ``width`` and ``height`` in
-            pixels as stored in the file, ``sha256`` of the file in hexadecimal, ``status``
-            (``labelled``, ``bad-image``, ``missing``).
-        """
-        samples = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA)
-        if self._completion is None:
-            facts = {part: self._facts_of(record) for part, record in self.parts.items()}
-            samples = sample_tables.with_facts(samples, facts, self.manifest.layout.shard_rows)
-        return samples
-
-    @cached_property
-    def _samples_file(self) -> Path:
-        """The file of the sample table, checked once."""
-        name = spec.SAMPLES_FILE
-        if self._completion is not None:
-            require_entry(self.path / name, name, entry_of(self._completion.files, name))
-        return self.path / name
-
-    def _facts_of(self, record: PartRecord) -> pa.Table | None:
-        name = facts_path(record.part)
-        if not (self.path / name).exists():
-            return None
-        return sample_tables.from_parquet(
-            read_verified(self.path / name, name, record.facts), sample_tables.FACTS_SCHEMA
-        )
-
-    @cached_property
-    def _index(self) -> SampleIndex:
-        ids = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA, ["sample_id"])
-        return SampleIndex(ids["sample_id"])
+        return self.digest is not None
 
     def row_of(self, sample_id: str) -> int:
         """Return the row of a sample.
@@ -171,14 +164,33 @@ class LabelStore:
         """
         return self._index.row_of(sample_id)
 
+    @cached_property
+    def _is_finished(self) -> NDArray[np.bool_]:
+        is_finished = np.zeros(self.manifest.num_parts, np.bool_)
+        is_finished[list(self._finished_parts)] = True
+        return is_finished
+
+    @cached_property
+    def _bad_rows(self) -> NDArray[np.int64]:
+        return np.array([row for row in self.bad_images if 0 <= row < len(self)], np.int64)
+
     def rows_of(self, sample_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each sample, int64 ``(n,)``; -1 where there is none of its id."""
         return self._index.rows_of(sample_ids)
 
     def has_label(self, row: int) -> bool:
         """Tell whether a row has a label."""
-        row = self._require_row(row)
-        return row // self.manifest.layout.shard_rows in self.parts and row not in self.bad_images
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row}: out of range, expected {-len(self)} to {len(self) - 1}")
+        return bool(self.has_labels(np.array([row % len(self)]))[0])
+
+    def has_labels(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell of each row whether it has a label: bool ``(n,)``."""
+        at = np.asarray(rows, np.int64)
+        has: NDArray[np.bool_] = self._is_finished[at // self.manifest.layout.shard_rows]
+        if self.bad_images:
+            has &= ~np.isin(at, self._bad_rows)
+        return has
 
     def __getitem__(self, row: int) -> LabelMap:
         """Return the label map of a row; negative rows count from the end.
@@ -211,33 +223,28 @@ class LabelStore:
         IndexError, NoLabelError, DamagedFileError
             As for one row; nothing is returned then.
         """
-        wanted = np.array([self._require_row(row) for row in _as_integers(rows)], np.int64)
-        self._require_labels(wanted)
-        chunk_rows = self.manifest.layout.chunk_rows
-        arrays = {
-            name: np.empty((len(wanted), *array.shape[1:]), array.dtype)
-            for name, array in self._arrays.specs.items()
-        }
-        for chunk, at in _group(wanted // chunk_rows):
-            decoded = self._read_chunk(chunk)
-            for name, array in arrays.items():
-                array[at] = decoded[name][wanted[at] - chunk * chunk_rows]
-        indices: IndexArray = arrays[spec.INDICES]
+        wanted = self._require_rows(rows)
+        arrays = self._gather(wanted)
         return LabelMaps(
-            [self._index.sample_id(row) for row in wanted.tolist()],
-            indices,
+            self._index.sample_ids(wanted),
+            arrays[spec.INDICES],
             arrays[spec.VALUES],
             arrays.get(spec.REST),
         )
 
-    def _require_row(self, row: int) -> int:
-        n = len(self)
-        if not -n <= row < n:
+    def _require_rows(self, rows: ArrayLike | Iterable[int]) -> NDArray[np.int64]:
+        """Return rows that have labels, counted from the start."""
+        asked, n = _as_integers(rows), len(self)
+        is_outside = (asked < -n) | (asked >= n)
+        if is_outside.any():
+            row = asked[int(np.argmax(is_outside))]
             raise IndexError(f"row {row}: out of range, expected {-n} to {n - 1}")
-        return row % n
+        wanted: NDArray[np.int64] = np.where(asked < 0, asked + n, asked).astype(np.int64)
+        self._require_labels(wanted)
+        return wanted
 
     def _require_labels(self, rows: NDArray[np.int64]) -> None:
-        without = [row for row in rows.tolist() if not self.has_label(row)]
+        without = rows[~self.has_labels(rows)].tolist()
         if not without:
             return
         row = without[0]
@@ -246,77 +253,23 @@ class LabelStore:
             why = f"its image could not be decoded: {self.bad_images[row]}"
         else:
             why = "its part is not built; run the same build again to finish the store"
-        raise NoLabelError(f"row {row}, sample {self._index.sample_id(row)!r}: has no label, {why}{more}")
-
-    def _read_chunk(self, chunk: int) -> dict[str, Array]:
-        with self._lock:
-            if chunk in self._chunks:
-                self._chunks.move_to_end(chunk)
-                return self._chunks[chunk]
-            decoded = {name: self._decode(name, chunk) for name in self._arrays.specs}
-            self._chunks[chunk] = decoded
-            if len(self._chunks) > _CACHED_CHUNKS:
-                self._chunks.popitem(last=False)
-            return decoded
-
-    def _decode(self, name: str, chunk: int) -> Array:
-        layout = self.manifest.layout
-        start = chunk * layout.chunk_rows
-        self._require_sound_shard(name, start // layout.shard_rows)
-        return self._arrays.read(name, range(start, min(start + layout.chunk_rows, len(self))))
-
-    def _require_sound_shard(self, name: str, part: int) -> None:
-        shard = self._arrays.specs[name].shard_path(part)
-        if shard in self._verified:
-            return
-        entry = self.parts[part].files.get(shard)
-        if entry is None:
-            raise DamagedFileError(
-                f"journal record of part {part}: does not list {shard!r}; build the part again"
-            )
-        require_entry(self.path / shard, shard, entry)
-        self._verified.add(shard)
-
-
-def _require_all_parts(completion: Completion, manifest: Manifest) -> None:
-    sound = [part for part, record in completion.parts.items() if is_part_of(record, manifest)]
-    if len(sound) != manifest.num_parts or len(completion.parts) != manifest.num_parts:
-        raise FormatError(
-            f"store file {spec.COMPLETE_FILE!r}: records of {len(completion.parts)} parts, {len(sound)} of them of "
-            f"this store, expected {manifest.num_parts} as the manifest says; restore it from a copy"
+        raise NoLabelError(
+            f"row {row}, sample {self._index.sample_ids(np.array([row]))[0]!r}: has no label, {why}{more}"
         )
 
 
-def _group(keys: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield each key with the positions that hold it, keys rising."""
-    order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
-    for at in np.split(order, starts[1:]) if len(order) else ():
-        yield int(keys[at[0]]), at
-
-
-def _as_integers(rows: ArrayLike | Iterable[int]) -> list[int]:
-    if isinstance(rows, np.ndarray) and (rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer)):
-        raise TypeError(f"rows: {rows.dtype} of shape {rows.shape}, expected integers (n,)")
-    listed: list[Any] = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)  # type: ignore[arg-type]
-    if any(isinstance(row, bool) for row in listed):
-        raise TypeError("rows: bool, expected integers (n,)")
-    return [operator.index(row) for row in listed]
-
-
-def _read_manifest(path: Path, completion: Completion | None) -> Manifest:
-    name = spec.GROUP_FILE
-    if not (path / name).is_file() and completion is None:
-        what = (
-            "a directory without zarr.json"
-            if path.is_dir()
-            else "not a directory"
-            if path.exists()
-            else "nothing"
-        )
-        raise StoreNotFoundError(
-            f"store {str(path)!r}: {what}, expected a store made by `relabel-store build`"
-        )
-    if completion is None:
-        return manifest_of_group((path / name).read_bytes())
-    return manifest_of_group(read_verified(path / name, name, entry_of(completion.files, name)))
+def _as_integers(rows: ArrayLike | Iterable[int]) -> NDArray[Any]:
+    """Return integers ``(n,)``; Python's own where one is too large for NumPy's."""
+    if isinstance(rows, np.ndarray):
+        found = rows
+    else:
+        listed: list[Any] = list(rows)  # type: ignore[arg-type]
+        if not all(isinstance(row, int | np.integer) and not isinstance(row, bool) for row in listed):
+            kinds = sorted({type(row).__name__ for row in listed})
+            raise TypeError(f"rows: {', '.join(kinds)}, expected integers (n,)")
+        found = np.array(listed) if listed else np.zeros(0, np.int64)
+        if np.issubdtype(found.dtype, np.floating):  # NumPy's answer to integers past 64 bits
+            found = np.array(listed, dtype=object)
+    if found.ndim != 1 or not (found.dtype == object or np.issubdtype(found.dtype, np.integer)):
+        raise TypeError(f"rows: {found.dtype} of shape {found.shape}, expected integers (n,)")
+    return found

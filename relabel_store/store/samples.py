@@ -6,6 +6,7 @@ import bisect
 import unicodedata
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -159,10 +160,16 @@ class SampleIndex:
     """
 
     def __init__(self, sample_ids: pa.ChunkedArray) -> None:
-        self._ids = sample_ids.combine_chunks()
-        self._order: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
-        if not pc.all(pc.less(self._ids[:-1], self._ids[1:])).as_py():
-            self._order = pc.sort_indices(self._ids).to_numpy().astype(np.int64)
+        # Combining copies even a single chunk, which may be a mapped file.
+        self._ids = sample_ids.chunk(0) if sample_ids.num_chunks == 1 else sample_ids.combine_chunks()
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64] | None:
+        """The rows by rising id; None where they are in this order already."""
+        if pc.all(pc.less(self._ids[:-1], self._ids[1:])).as_py():
+            return None
+        order: NDArray[np.int64] = pc.sort_indices(self._ids).to_numpy().astype(np.int64)
+        return order
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -171,9 +178,10 @@ class SampleIndex:
         """Return the id at a position in sorted order."""
         return str(self._ids[self._row_at(position)].as_py())
 
-    def sample_id(self, row: int) -> str:
-        """Return the id of a row."""
-        return str(self._ids[row].as_py())
+    def sample_ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the ids of some rows, in the order asked."""
+        ids: list[str] = self._ids.take(pa.array(rows)).to_pylist()
+        return ids
 
     def _row_at(self, position: int) -> int:
         return position if self._order is None else int(self._order[position])

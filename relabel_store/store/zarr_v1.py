@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import zarr
+from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec, ZstdCodec
@@ -187,8 +190,44 @@ def encode_shard(array: ArraySpec, rows: Array) -> bytes:
     return data
 
 
+def decode_shard(array: ArraySpec, data: bytes, n_rows: int) -> Array:
+    """Return the rows of a shard whose file is known to be sound, encoded as `encode_shard` does it.
+
+    The same as reading it through Zarr, at 1.4 times its speed: the file was compared with its digest, so the
+    checksums inside it are not looked at, and Arrow's zstd is faster than numcodecs'.
+
+    Raises
+    ------
+    ValueError
+        The file is not laid out so.
+    """
+    n_chunks = array.shard_rows // array.chunk_rows
+    # The index of a shard: offset and length of each chunk, and four bytes of checksum.
+    index = np.frombuffer(data, "<u8", 2 * n_chunks, len(data) - 16 * n_chunks - 4).reshape(n_chunks, 2)
+    cells_outermost = tuple(array.shape[axis] for axis in array.cell_order[1:])
+    back = np.argsort(array.cell_order)
+    rows = np.empty((n_rows, *array.shape[1:]), array.dtype)
+    for chunk, start in enumerate(range(0, n_rows, array.chunk_rows)):
+        offset, length = (int(number) for number in index[chunk])
+        if offset + length > len(data):
+            raise ValueError(f"chunk {chunk} of its shard lies past the end of the file, or is missing")
+        shape = (array.chunk_rows, *cells_outermost)
+        raw = _decompress(array, memoryview(data)[offset : offset + length - 4], math.prod(shape))
+        stored = np.frombuffer(raw, array.dtype).reshape(shape).transpose(back)
+        rows[start : start + array.chunk_rows] = stored[: n_rows - start]
+    return rows
+
+
+def _decompress(array: ArraySpec, data: memoryview, n_values: int) -> bytes:
+    if array.is_rounded:
+        raw: bytes = pa.Codec("zstd").decompress(data, n_values * array.dtype.itemsize, asbytes=True)
+    else:
+        raw = blosc.decompress(bytes(data))
+    return raw
+
+
 class ZarrArrays:
-    """The arrays of a store on disk, read a chunk at a time."""
+    """The arrays of a store on disk, read a chunk or a shard at a time."""
 
     def __init__(self, path: Path, manifest: Manifest, files: Mapping[str, FileEntry] | None = None) -> None:
         self.specs = array_specs(manifest)
@@ -216,6 +255,36 @@ class ZarrArrays:
                 f"store file {shard!r}: rows {rows.start} to {rows.stop} cannot be decoded ({error}); "
                 "restore it or build its part again"
             ) from error
+
+    def read_shard(self, name: str, part: int, data: bytes) -> Array:
+        """Return every row of a shard.
+
+        Parameters
+        ----------
+        data
+            The bytes of its file, which are known to be sound.
+
+        Raises
+        ------
+        DamagedFileError, FormatError
+            As for `read`.
+        """
+        array, rows = self.specs[name], self._manifest.rows_of_part(part)
+        if not self._is_encoded_as_ours(name):
+            return self.read(name, rows)
+        try:
+            return decode_shard(array, data, len(rows))
+        except (ValueError, RuntimeError, OSError) as error:
+            raise DamagedFileError(
+                f"store file {array.shard_path(part)!r}: cannot be decoded ({error}); "
+                "restore it or build its part again"
+            ) from error
+
+    def _is_encoded_as_ours(self, name: str) -> bool:
+        """Tell whether an array has the codecs that this release writes; the format allows others."""
+        self._open(name)
+        document = read_json((self._path / name / spec.GROUP_FILE).read_bytes())
+        return bool(document["codecs"] == array_documents(self._manifest)[name]["codecs"])
 
     def _open(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:

@@ -86,6 +86,8 @@ class LabelPooling(nn.Module):
         self.variant = Variant(variant)
         self.legacy_xy_swap = legacy_xy_swap
         self.check = check
+        self.selected_classes = None if classes is None else tuple(int(index) for index in classes)
+        """The teacher's class index of each class of the targets; None where they are the teacher's."""
         self.num_targets = num_classes if classes is None else len(classes)
         """Length of the class axis of the targets."""
         self.student_class: Tensor | None

@@ -11,7 +11,7 @@ from relabel_store.cli.main import main
 import relabel_store
 
 Run = Callable[..., Result]
-COMMANDS = ("build", "demo", "inspect", "teachers")
+COMMANDS = ("build", "cache", "demo", "inspect", "teachers")
 
 
 def test_the_version_is_the_packages(run: Run):

@@ -1,0 +1,132 @@
+"""A label store whose maps lie decoded in arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from relabel_store.manifest import Manifest
+from relabel_store.store.encoded import EncodedStore
+from relabel_store.store.reader import Arrays, LabelStore
+from relabel_store.store.samples import SampleIndex
+from relabel_store.store.zarr_v1 import array_specs
+
+
+@dataclass(frozen=True)
+class StoreFacts:
+    """What a store knows beside its maps and its sample table."""
+
+    manifest: Manifest
+    digest: str | None
+    finished_parts: tuple[int, ...]
+    bad_images: dict[int, str]
+
+    @classmethod
+    def of(cls, store: EncodedStore) -> StoreFacts:
+        """Return the facts of a store."""
+        return cls(store.manifest, store.digest, tuple(sorted(store.parts)), store.bad_images)
+
+
+class DecodedStore(LabelStore):
+    """Label maps in arrays, in memory or mapped from files.
+
+    Parameters
+    ----------
+    arrays
+        By name, as the format names them, each with a row for every sample.
+    """
+
+    def __init__(self, facts: StoreFacts, samples: pa.Table, arrays: Arrays) -> None:
+        self.manifest = facts.manifest
+        self._facts = facts
+        self._samples = samples
+        self._arrays = arrays
+
+    @property
+    def digest(self) -> str | None:
+        """Identity of the store that was decoded."""
+        return self._facts.digest
+
+    @property
+    def bad_images(self) -> dict[int, str]:
+        """The rows whose image could not be decoded, and why."""
+        return self._facts.bad_images
+
+    @property
+    def samples(self) -> pa.Table:
+        """The sample table, as `LabelStore.samples` describes it."""
+        return self._samples
+
+    def load(self) -> LabelStore:
+        """Return this store with its arrays in memory."""
+        return DecodedStore(
+            self._facts, self._samples, {name: np.array(array) for name, array in self._arrays.items()}
+        )
+
+    def materialize(
+        self, cache_dir: str | os.PathLike[str] | None = None, *, verify: bool = False
+    ) -> LabelStore:
+        """Return this store: it is decoded already."""
+        del cache_dir, verify
+        return self
+
+    @property
+    def _finished_parts(self) -> Iterable[int]:
+        return self._facts.finished_parts
+
+    @cached_property
+    def _index(self) -> SampleIndex:
+        return SampleIndex(self._samples["sample_id"])
+
+    def _gather(self, rows: NDArray[np.int64]) -> Arrays:
+        return {name: array.take(rows, axis=0) for name, array in self._arrays.items()}
+
+
+def load_store(store: EncodedStore) -> DecodedStore:
+    """Return a store wholly in memory."""
+    arrays: Arrays = {
+        name: np.empty(array.shape, array.dtype) for name, array in array_specs(store.manifest).items()
+    }
+
+    def put(name: str, rows: range, found: NDArray[Any]) -> None:
+        arrays[name][rows.start : rows.stop] = found
+
+    decode_all(store, put)
+    return DecodedStore(StoreFacts.of(store), store.samples, arrays)
+
+
+def decode_all(store: EncodedStore, put: Callable[[str, range, NDArray[Any]], None]) -> None:
+    """Decode every finished part of a store, on all cores.
+
+    Parameters
+    ----------
+    put
+        Is given the name of an array, some rows, and their decoded content; from several threads, each rows of
+        its own.
+    """
+
+    def decode(part: int) -> None:
+        for name, found in store.part_arrays(part).items():
+            put(name, store.manifest.rows_of_part(part), found)
+
+    # Threads do: reading, hashing, decompressing and copying all let others run meanwhile.
+    with ThreadPoolExecutor(_usable_cores(), thread_name_prefix="decode") as threads:
+        running = [threads.submit(decode, part) for part in sorted(store.parts)]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,210 @@
+"""A label store as it was written: chunks that are decoded as they are asked for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from relabel_store import spec
+from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError
+from relabel_store.manifest import Manifest
+from relabel_store.store import samples as sample_tables
+from relabel_store.store.complete import Completion, read_completion
+from relabel_store.store.files import FileEntry, entry_of, read_verified, require_entry
+from relabel_store.store.journal import PartRecord, facts_path, is_part_of, read_journal
+from relabel_store.store.reader import Arrays, LabelStore
+from relabel_store.store.samples import SampleIndex
+from relabel_store.store.zarr_v1 import Array, ZarrArrays, manifest_of_group
+
+_CACHED_CHUNKS = 8  # 8 x 1.1 MiB at 15x15x5: row-by-row reading in order decodes each chunk once
+
+
+class EncodedStore(LabelStore):
+    """A store on disk; made by `open_store`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path = path.absolute()
+        self._completion = read_completion(path)
+        self.manifest = _read_manifest(path, self._completion)
+        if self._completion is not None:
+            _require_all_parts(self._completion, self.manifest)
+        self._arrays = ZarrArrays(
+            path, self.manifest, None if self._completion is None else self._completion.files
+        )
+        self._lock = threading.RLock()
+        self._verified: set[str] = set()
+        self._chunks: OrderedDict[int, dict[str, Array]] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[EncodedStore], tuple[Path]]:
+        return EncodedStore, (self.path,)
+
+    @property
+    def digest(self) -> str | None:
+        """Identity of a finished store, which covers every byte of it; None while it is being built."""
+        return None if self._completion is None else self._completion.digest
+
+    @cached_property
+    def parts(self) -> Mapping[int, PartRecord]:
+        """The finished parts, as they were when this was first asked."""
+        if self._completion is None:
+            found = read_journal(self.path)[0]
+            return {part: record for part, record in found.items() if is_part_of(record, self.manifest)}
+        return self._completion.parts
+
+    @property
+    def _finished_parts(self) -> Iterable[int]:
+        return self.parts
+
+    @cached_property
+    def bad_images(self) -> dict[int, str]:
+        """The rows whose image could not be decoded, and why."""
+        return {bad.row: bad.reason for part in self.parts.values() for bad in part.bad_images}
+
+    @cached_property
+    def samples(self) -> pa.Table:
+        """The sample table, as `LabelStore.samples` describes it."""
+        samples = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA)
+        if self._completion is None:
+            facts = {part: self._facts_of(record) for part, record in self.parts.items()}
+            samples = sample_tables.with_facts(samples, facts, self.manifest.layout.shard_rows)
+        return samples
+
+    @cached_property
+    def _samples_file(self) -> Path:
+        """The file of the sample table, checked once."""
+        name = spec.SAMPLES_FILE
+        if self._completion is not None:
+            require_entry(self.path / name, name, entry_of(self._completion.files, name))
+        return self.path / name
+
+    def _facts_of(self, record: PartRecord) -> pa.Table | None:
+        name = facts_path(record.part)
+        if not (self.path / name).exists():
+            return None
+        return sample_tables.from_parquet(
+            read_verified(self.path / name, name, record.facts), sample_tables.FACTS_SCHEMA
+        )
+
+    @cached_property
+    def _index(self) -> SampleIndex:
+        ids = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA, ["sample_id"])
+        return SampleIndex(ids["sample_id"])
+
+    def load(self) -> LabelStore:
+        """Return the same store wholly in memory."""
+        from relabel_store.store.decoded import load_store
+
+        return load_store(self)
+
+    def materialize(
+        self, cache_dir: str | os.PathLike[str] | None = None, *, verify: bool = False
+    ) -> LabelStore:
+        """Return the same store decoded into memory-mapped files; see `LabelStore.materialize`."""
+        from relabel_store.store.cache import materialize_store
+
+        return materialize_store(self, cache_dir, verify=verify)
+
+    def part_arrays(self, part: int) -> Arrays:
+        """Return every row of a finished part, decoded in one go, rows of bad images included.
+
+        For whoever decodes a whole store. The file of each shard is read once, and checked.
+
+        Raises
+        ------
+        DamagedFileError
+            It is not what was written.
+        """
+        return {
+            name: self._arrays.read_shard(name, part, self._shard(name, part)) for name in self._arrays.specs
+        }
+
+    def _gather(self, rows: NDArray[np.int64]) -> Arrays:
+        chunk_rows = self.manifest.layout.chunk_rows
+        arrays: Arrays = {
+            name: np.empty((len(rows), *array.shape[1:]), array.dtype)
+            for name, array in self._arrays.specs.items()
+        }
+        for chunk, at in _group(rows // chunk_rows):
+            decoded = self._read_chunk(chunk)
+            for name, array in arrays.items():
+                array[at] = decoded[name][rows[at] - chunk * chunk_rows]
+        return arrays
+
+    def _read_chunk(self, chunk: int) -> dict[str, Array]:
+        with self._lock:
+            if chunk in self._chunks:
+                self._chunks.move_to_end(chunk)
+                return self._chunks[chunk]
+            decoded = {name: self._decode(name, chunk) for name in self._arrays.specs}
+            self._chunks[chunk] = decoded
+            if len(self._chunks) > _CACHED_CHUNKS:
+                self._chunks.popitem(last=False)
+            return decoded
+
+    def _decode(self, name: str, chunk: int) -> Array:
+        layout = self.manifest.layout
+        start = chunk * layout.chunk_rows
+        self._require_sound_shard(name, start // layout.shard_rows)
+        return self._arrays.read(name, range(start, min(start + layout.chunk_rows, len(self))))
+
+    def _require_sound_shard(self, name: str, part: int) -> None:
+        shard, entry = self._shard_entry(name, part)
+        if shard not in self._verified:
+            require_entry(self.path / shard, shard, entry)
+            self._verified.add(shard)
+
+    def _shard(self, name: str, part: int) -> bytes:
+        shard, entry = self._shard_entry(name, part)
+        return read_verified(self.path / shard, shard, entry)
+
+    def _shard_entry(self, name: str, part: int) -> tuple[str, FileEntry]:
+        shard = self._arrays.specs[name].shard_path(part)
+        entry = self.parts[part].files.get(shard)
+        if entry is None:
+            raise DamagedFileError(
+                f"journal record of part {part}: does not list {shard!r}; build the part again"
+            )
+        return shard, entry
+
+
+def _require_all_parts(completion: Completion, manifest: Manifest) -> None:
+    sound = [part for part, record in completion.parts.items() if is_part_of(record, manifest)]
+    if len(sound) != manifest.num_parts or len(completion.parts) != manifest.num_parts:
+        raise FormatError(
+            f"store file {spec.COMPLETE_FILE!r}: records of {len(completion.parts)} parts, {len(sound)} of them of "
+            f"this store, expected {manifest.num_parts} as the manifest says; restore it from a copy"
+        )
+
+
+def _group(keys: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield each key with the positions that hold it, keys rising."""
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    for at in np.split(order, starts[1:]) if len(order) else ():
+        yield int(keys[at[0]]), at
+
+
+def _read_manifest(path: Path, completion: Completion | None) -> Manifest:
+    name = spec.GROUP_FILE
+    if not (path / name).is_file() and completion is None:
+        what = (
+            "a directory without zarr.json"
+            if path.is_dir()
+            else "not a directory"
+            if path.exists()
+            else "nothing"
+        )
+        raise StoreNotFoundError(
+            f"store {str(path)!r}: {what}, expected a store made by `relabel-store build`"
+        )
+    if completion is None:
+        return manifest_of_group((path / name).read_bytes())
+    return manifest_of_group(read_verified(path / name, name, entry_of(completion.files, name)))
