@@ -28,6 +28,7 @@
     ├── MissingDependencyError      (ImportError)        an extra that is not installed
     ├── SettingsChangedError        (ValueError)         a resumed build with other labels in mind
     ├── ImagesChangedError          (ValueError)         a resumed build whose images are not the same
+    ├── CropError                   (ValueError)         a transform whose crop cannot be followed
     ├── BadImageStop                (ValueError)         ``--on-bad-image stop`` met a bad image
     └── StoreBusyError              (RuntimeError)       another process is building the same part
 """
@@ -38,6 +39,7 @@ __all__ = [
     "AbsentRuleError",
     "BadImageError",
     "BadImageStop",
+    "CropError",
     "DamagedFileError",
     "FormatError",
     "IdentityError",
@@ -168,6 +170,10 @@ class SettingsChangedError(RelabelStoreError, ValueError):
 
 class ImagesChangedError(RelabelStoreError, ValueError):
     """A resumed build whose images are not those it began with."""
+
+
+class CropError(RelabelStoreError, ValueError):
+    """The region of the image that a crop shows is not known any more, or never was."""
 
 
 class BadImageStop(RelabelStoreError, ValueError):  # noqa: N818 - named after the option it answers

@@ -1,0 +1,28 @@
+"""Training with label maps in PyTorch: which region a crop shows, and what to learn there.
+
+Each name brings in what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relabel_store.torch.crops import CropBox as CropBox
+
+_HOMES = {
+    "CropBox": "relabel_store.torch.crops",
+}
+
+__all__ = ["CropBox"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
