@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relabel_store.torch.crops import CropBox as CropBox
+    from relabel_store.torch.tracking import TrackedTransform as TrackedTransform
+    from relabel_store.torch.tracking import as_tracked as as_tracked
 
 _HOMES = {
     "CropBox": "relabel_store.torch.crops",
+    "TrackedTransform": "relabel_store.torch.tracking",
+    "as_tracked": "relabel_store.torch.tracking",
 }
 
-__all__ = ["CropBox"]
+__all__ = ["CropBox", "TrackedTransform", "as_tracked"]
 
 
 def __getattr__(name: str) -> Any:
