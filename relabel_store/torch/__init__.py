@@ -1,6 +1,6 @@
 """Training with label maps in PyTorch: which region a crop shows, and what to learn there.
 
-Each name brings in what it needs.
+Each name brings in what it needs, timm only for what is timm's.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relabel_store.torch.crops import CropBox as CropBox
+    from relabel_store.torch.mixup import SoftMixup as SoftMixup
     from relabel_store.torch.tracking import TrackedTransform as TrackedTransform
     from relabel_store.torch.tracking import as_tracked as as_tracked
 
 _HOMES = {
     "CropBox": "relabel_store.torch.crops",
+    "SoftMixup": "relabel_store.torch.mixup",
     "TrackedTransform": "relabel_store.torch.tracking",
     "as_tracked": "relabel_store.torch.tracking",
 }
 
-__all__ = ["CropBox", "TrackedTransform", "as_tracked"]
+__all__ = ["CropBox", "SoftMixup", "TrackedTransform", "as_tracked"]
 
 
 def __getattr__(name: str) -> Any:
