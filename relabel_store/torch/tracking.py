@@ -29,7 +29,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,6 +39,8 @@ from torchvision.transforms import v2
 
 from relabel_store.errors import CropError
 from relabel_store.torch.crops import CropBox, padding_ltrb
+
+_ARRAYS = (torch.Tensor, np.ndarray)
 
 Picture: TypeAlias = Any  # PIL image, tensor or array: what the pipeline makes of it
 Draws: TypeAlias = list[tuple[int, ...]]  # what get_params returned, once a call
@@ -80,13 +82,13 @@ class TrackedTransform:
 
     def __call__(self, image: Picture, box: CropBox) -> tuple[Picture, CropBox]:
         """Return the transformed picture and the region of the original that it shows."""
-        _require_box_of(image, box, "before the transforms")
+        _require_box_of(image, box, None)
         if self._is_direct:
             image, box = self.transform(image, box)
         else:
             walk = _Walk(box, self._keeps)
             image, box = walk.step(self.transform, image), walk.box
-        _require_box_of(image, box, f"after {type(self.transform).__name__}")
+        _require_box_of(image, box, self.transform)
         return image, box
 
     def __repr__(self) -> str:
@@ -133,6 +135,10 @@ class _Walk:
     def step(self, transform: Callable[..., Any], image: Picture) -> Picture:
         """Return what a transform makes of the picture, and move the box along."""
         name = _name_of(transform)
+        if name in _SEQUENCES:
+            for child in transform.transforms:  # type: ignore[attr-defined]
+                image = self.step(child, image)
+            return image
         if name in _CONTAINERS:
             # Its own code decides which of its transforms run, and in which order.
             children = [partial(self.step, child) for child in transform.transforms]  # type: ignore[attr-defined]
@@ -143,7 +149,7 @@ class _Walk:
             image = transform(image)
         else:
             image, self.box = transform(image, self.box)
-        _require_box_of(image, self.box, f"after {type(transform).__name__}")
+        _require_box_of(image, self.box, transform)
         return image
 
     def _follow(self, transform: Any, follow: Follow, image: Picture) -> Picture:
@@ -242,12 +248,12 @@ _FOLLOWS: dict[str, Follow] = {
     _TIMM + "TrimBorder": _follow_trim,
 }
 
-_CONTAINERS = frozenset(
-    {
-        *(_V1 + name for name in ("Compose", "RandomApply", "RandomChoice", "RandomOrder")),
-        *(_V2 + "_container." + name for name in ("Compose", "RandomApply", "RandomChoice", "RandomOrder")),
-    }
-)
+_SEQUENCES = frozenset({_V1 + "Compose", _V2 + "_container.Compose"})
+_CONTAINERS = _SEQUENCES | {
+    home + name
+    for home in (_V1, _V2 + "_container.")
+    for name in ("RandomApply", "RandomChoice", "RandomOrder")
+}
 
 # Colours, types and noise; and, as in the paper's recipe, the rotations and shears that keep the size.
 _KEEPS = frozenset(
@@ -307,7 +313,11 @@ _OWN_CODE = _V2 + "_misc.Lambda"  # a v2 transform in name only
 
 
 def _name_of(transform: object) -> str:
-    kind = transform if isinstance(transform, type) else type(transform)
+    return _full_name(transform if isinstance(transform, type) else type(transform))
+
+
+@cache
+def _full_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -363,21 +373,30 @@ def _size_of(image: Picture) -> tuple[int, int] | None:
     """Return height and width in pixels, or None of what is no picture."""
     if isinstance(image, PIL.Image.Image):
         return image.height, image.width
-    if isinstance(image, torch.Tensor | np.ndarray) and image.ndim >= 2:
-        return int(image.shape[-2]), int(image.shape[-1])  # (..., height, width), timm's arrays as well
+    if isinstance(image, _ARRAYS):
+        shape = image.shape  # (..., height, width), timm's arrays as well
+        return (int(shape[-2]), int(shape[-1])) if len(shape) >= 2 else None
     return None
 
 
-def _require_box_of(image: Picture, box: object, when: str) -> None:
+def _require_box_of(image: Picture, box: object, transform: object) -> None:
     """Raise unless a box belongs to a picture of this size."""
+    size = _size_of(image)
+    if isinstance(box, CropBox) and (size is None or size == box.canvas_size):
+        return
+    when = "before the transforms" if transform is None else f"after {_called(transform)}"
     if not isinstance(box, CropBox):
         raise CropError(
             f"{when}: found a {type(box).__name__} in the place of the box, expected a CropBox; "
             "a transform that took it for an image has to leave it alone"
         )
-    size = _size_of(image)
-    if size is not None and size != box.canvas_size:
-        raise CropError(
-            f"{when}: the picture has {size[0]} x {size[1]} pixels (height x width), its box says "
-            f"{box.canvas_size[0]} x {box.canvas_size[1]}; something changed the picture and not the box"
-        )
+    assert size is not None
+    raise CropError(
+        f"{when}: the picture has {size[0]} x {size[1]} pixels (height x width), its box says "
+        f"{box.canvas_size[0]} x {box.canvas_size[1]}; something changed the picture and not the box"
+    )
+
+
+def _called(transform: object) -> str:
+    """Return the name of a function, or of a transform's class."""
+    return getattr(transform, "__name__", type(transform).__name__)
