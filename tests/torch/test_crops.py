@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from torchvision.transforms.v2 import functional
 from torchvision.transforms.v2.functional import _utils as registry
 
 from relabel_store.errors import CropError
-from relabel_store.torch import CropBox
+from relabel_store.torch import CropBox, crops
 
 # Functionals that leave every pixel where it is, or do not change the picture at all.
 PHOTOMETRIC = {
@@ -123,6 +124,14 @@ def test_a_copy_keeps_everything(box: CropBox, copied: Callable[[CropBox], CropB
     assert facts(copied(box)) == facts(box)
 
 
+def test_a_cropped_box_is_copied_like_any_other(box: CropBox):
+    crop = box.cropped(3, 4, 20, 10)
+    for copied in (copy.copy(crop), copy.deepcopy(crop), pickle.loads(pickle.dumps(crop))):
+        assert facts(copied) == facts(crop)
+    copied.zero_()
+    assert crop.sum() > 0
+
+
 def test_sums_and_batches_are_ordinary_tensors(box: CropBox):
     assert [
         type(found) for found in (box + 1, box[0], torch.stack([box, box]), default_collate([box, box]))
@@ -132,14 +141,18 @@ def test_sums_and_batches_are_ordinary_tensors(box: CropBox):
 
 
 def test_boxes_come_out_of_worker_processes(box: CropBox):
-    loader = DataLoader([box, box.hflipped()], batch_size=None, num_workers=1)  # type: ignore[arg-type]
-    assert [facts(found) for found in loader] == [facts(box), facts(box.hflipped())]
+    loader = DataLoader([box, box.cropped(0, 0, 5, 5)], batch_size=None, num_workers=1)  # type: ignore[arg-type]
+    assert [facts(found) for found in loader] == [facts(box), facts(box.cropped(0, 0, 5, 5))]
 
 
 def test_a_box_says_what_it_is(box: CropBox):
     assert repr(box) == (
         "CropBox([0.25, 0.125, 0.75, 0.5], canvas_size=(30, 40), is_hflipped=True, is_vflipped=True)"
     )
+
+
+def test_the_example_runs():
+    assert doctest.testmod(crops, raise_on_error=True).attempted > 0
 
 
 def test_a_crop_of_a_crop_is_a_crop():

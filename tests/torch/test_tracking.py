@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from torchvision.transforms import v2
 
 from relabel_store.errors import CropError
 from relabel_store.torch import CropBox, TrackedTransform, as_tracked
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "transforms.md"
 
 TRAINING: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -309,6 +313,31 @@ def test_threads_do_not_see_each_other_s_draws(rng: np.random.Generator):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(crop, shapes))
+
+
+def test_the_examples_of_the_page_run(photo: PIL.Image.Image):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {
+        "v1": v1,
+        "v1_pipeline": v1.Compose([v1.CenterCrop(20), OwnNoise()]),
+        "MyNoise": OwnNoise,
+        "my_quadrant": lambda image: image.crop((0, 0, 50, 37)),
+        "get_targets": lambda batch: batch[1],
+        "images": torch.rand(4, 3, 8, 8),
+        "targets": torch.eye(4),
+    }
+    boxes = []
+    for block in blocks:
+        if "create_loader" not in block:  # the test below has it
+            names["image"] = photo
+            exec(block, names)
+            boxes.append(names.get("box"))
+    assert [type(box) for box in boxes] == [CropBox] * len(boxes)
+    image, box = as_tracked(v1.Compose([names["Quadrant"]()]))(photo, CropBox.of(photo))
+    assert (box.tolist(), image.size) == (pytest.approx([0, 0, 0.5, 37 / 75]), (50, 37))
+    _, box = names["transform"](photo, CropBox.of(photo))
+    assert box.tolist() == [0.0, 0.0, 0.5, 1.0]
+    torch.testing.assert_close(names["mix"](names["images"], names["targets"])[1].sum(1), torch.ones(4))
 
 
 class Photos(Dataset[Any]):
