@@ -17,6 +17,7 @@
     ├── CacheError                  (OSError)            a cache directory that cannot be used
     ├── NotEnoughSpaceError         (OSError)            the disk is too small for what was asked
     ├── BoxError                    (ValueError)         a crop box that encloses no part of an image
+    ├── CropError                   (ValueError)         a transform whose crop cannot be followed
     ├── LabelMismatchError          (ValueError)         labels that are not of these images
     │   ├── JoinError                                    images without labels, or labels without images
     │   ├── ClassOrderError                              classes in another order
@@ -48,6 +49,7 @@ __all__ = [
     "BoxError",
     "CacheError",
     "ClassOrderError",
+    "CropError",
     "DamagedFileError",
     "FormatError",
     "GeometryError",
@@ -210,6 +212,10 @@ class SettingsChangedError(RelabelStoreError, ValueError):
 
 class ImagesChangedError(RelabelStoreError, ValueError):
     """A resumed build whose images are not those it began with."""
+
+
+class CropError(RelabelStoreError, ValueError):
+    """The region of the image that a crop shows is not known any more, or never was."""
 
 
 class BadImageStop(RelabelStoreError, ValueError):  # noqa: N818 - named after the option it answers

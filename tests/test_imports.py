@@ -44,7 +44,7 @@ DOORS = {
     "pyarrow": ("relabel_store.store", "relabel_store.generate", "relabel_store.testing"),
     "torch": ("relabel_store.generate", "relabel_store.torch"),
     "torchvision": ("relabel_store.generate", "relabel_store.torch"),
-    "timm": ("relabel_store.generate",),
+    "timm": ("relabel_store.generate", "relabel_store.torch"),
     "click": ("relabel_store.cli",),
     "jsonschema": ("relabel_store.schema",),
 }

@@ -1,6 +1,51 @@
-"""Label maps in PyTorch training."""
+"""Training with label maps in PyTorch: which region a crop shows, and what to learn there.
 
-from relabel_store.torch.pooling import LabelPooling, Variant
-from relabel_store.torch.sparse import SparseSoftTargetCrossEntropy, SparseTargets
+Each name brings in what it needs, timm only for what is timm's.
+"""
 
-__all__ = ["LabelPooling", "SparseSoftTargetCrossEntropy", "SparseTargets", "Variant"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relabel_store.torch.crops import CropBox as CropBox
+    from relabel_store.torch.mixup import SoftMixup as SoftMixup
+    from relabel_store.torch.pooling import LabelPooling as LabelPooling
+    from relabel_store.torch.pooling import Variant as Variant
+    from relabel_store.torch.sparse import SparseSoftTargetCrossEntropy as SparseSoftTargetCrossEntropy
+    from relabel_store.torch.sparse import SparseTargets as SparseTargets
+    from relabel_store.torch.tracking import TrackedTransform as TrackedTransform
+    from relabel_store.torch.tracking import as_tracked as as_tracked
+
+_HOMES = {
+    "CropBox": "relabel_store.torch.crops",
+    "LabelPooling": "relabel_store.torch.pooling",
+    "SoftMixup": "relabel_store.torch.mixup",
+    "SparseSoftTargetCrossEntropy": "relabel_store.torch.sparse",
+    "SparseTargets": "relabel_store.torch.sparse",
+    "TrackedTransform": "relabel_store.torch.tracking",
+    "Variant": "relabel_store.torch.pooling",
+    "as_tracked": "relabel_store.torch.tracking",
+}
+
+__all__ = [
+    "CropBox",
+    "LabelPooling",
+    "SoftMixup",
+    "SparseSoftTargetCrossEntropy",
+    "SparseTargets",
+    "TrackedTransform",
+    "Variant",
+    "as_tracked",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
