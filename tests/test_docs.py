@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from relabel_store.demo import run_demo
 from relabel_store.store.reader import open_store
 
 ROOT = Path(__file__).parents[1]
@@ -41,13 +40,6 @@ def test_every_link_leads_somewhere(page: Path):
 def test_every_python_example_compiles(page: Path):
     for block in code_blocks(page, "python"):
         compile(block, str(page), "exec")
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("tutorial") / "demo"
-    run_demo(directory)
-    return directory
 
 
 def test_the_tutorial_runs_on_the_demo_and_says_what_comes_out(demo: Path, monkeypatch: pytest.MonkeyPatch):

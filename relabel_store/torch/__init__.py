@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relabel_store.torch.crops import CropBox as CropBox
+    from relabel_store.torch.dataset import LabelDataset as LabelDataset
+    from relabel_store.torch.images import SampleImages as SampleImages
+    from relabel_store.torch.join import class_columns as class_columns
     from relabel_store.torch.mixup import SoftMixup as SoftMixup
     from relabel_store.torch.pooling import LabelPooling as LabelPooling
     from relabel_store.torch.pooling import Variant as Variant
@@ -20,24 +23,30 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CropBox": "relabel_store.torch.crops",
+    "LabelDataset": "relabel_store.torch.dataset",
     "LabelPooling": "relabel_store.torch.pooling",
+    "SampleImages": "relabel_store.torch.images",
     "SoftMixup": "relabel_store.torch.mixup",
     "SparseSoftTargetCrossEntropy": "relabel_store.torch.sparse",
     "SparseTargets": "relabel_store.torch.sparse",
     "TrackedTransform": "relabel_store.torch.tracking",
     "Variant": "relabel_store.torch.pooling",
     "as_tracked": "relabel_store.torch.tracking",
+    "class_columns": "relabel_store.torch.join",
 }
 
 __all__ = [
     "CropBox",
+    "LabelDataset",
     "LabelPooling",
+    "SampleImages",
     "SoftMixup",
     "SparseSoftTargetCrossEntropy",
     "SparseTargets",
     "TrackedTransform",
     "Variant",
     "as_tracked",
+    "class_columns",
 ]
 
 

@@ -1,17 +1,22 @@
-"""Pictures that say where each of their pixels comes from."""
+"""Pictures that say where each of their pixels comes from; a small store and the images that it labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from numpy.typing import NDArray
+from torchvision.datasets import ImageFolder
 
+from relabel_store.store.reader import LabelStore, open_store
+from relabel_store.testing import make_sample_ids, make_store
 from relabel_store.torch import CropBox
 
+N_SAMPLES = 8
 Picture = torch.Tensor | PIL.Image.Image
 
 
@@ -62,3 +67,27 @@ def painted(request: pytest.FixtureRequest) -> Callable[[int, int], Picture]:
 def off() -> Callable[[Picture, CropBox, tuple[int, int]], NDArray[np.float64]]:
     """Return what measures how far a box is off."""
     return errors
+
+
+@pytest.fixture
+def store(tmp_path: Path, rng: np.random.Generator) -> LabelStore:
+    """Eight samples, 3 x 3 cells, the best 2 of 5 classes."""
+    make_store(tmp_path / "labels.zarr", rng)
+    return open_store(tmp_path / "labels.zarr")
+
+
+@pytest.fixture
+def image_root(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """The images of the store, resized to 40 x 30 pixels, each of its own colour."""
+    root = tmp_path / "images"
+    for sample_id in make_sample_ids(N_SAMPLES):
+        path = root / f"{sample_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (40, 30), tuple(rng.integers(0, 256, 3).tolist())).save(path)
+    return root
+
+
+@pytest.fixture
+def images(image_root: Path) -> ImageFolder:
+    """The images as torchvision reads them."""
+    return ImageFolder(image_root)

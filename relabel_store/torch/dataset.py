@@ -1,0 +1,240 @@
+"""Images with the labels of what is seen of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from relabel_store.errors import GeometryError, JoinError, LabelMismatchError
+from relabel_store.labels.boxes import require_boxes
+from relabel_store.store.reader import LabelStore
+from relabel_store.torch.crops import CropBox
+from relabel_store.torch.join import JoinMode, join_labels, require_class_order, sample_ids_of
+from relabel_store.torch.pooling import LabelPooling
+from relabel_store.torch.tracking import as_tracked
+
+__all__ = ["LabelDataset", "PoolOn"]
+
+log = logging.getLogger(__name__)
+
+
+class PoolOn(StrEnum):
+    """Where label maps become targets."""
+
+    WORKER = "worker"
+    """In the process that loads the batch: items hold targets."""
+    DEVICE = "device"
+    """In the training loop: items hold what `LabelPooling` takes, by name."""
+
+
+class _Crop(NamedTuple):
+    picture: Any
+    box: CropBox
+    class_index: int
+
+
+class LabelDataset(Dataset[tuple[Any, ...]]):
+    """An image dataset whose targets are pooled from a teacher's label maps.
+
+    Images and labels are joined by sample id when it is made; what does not fit together is said then.
+
+    Parameters
+    ----------
+    images
+        A map-style dataset of whole images (PIL, or tensors ``(..., height, width)``) or of tuples that begin
+        with an image and a class index, without a transform of its own: ``ImageFolder``, timm's
+        ``ImageDataset``, `SampleImages`, a ``Subset`` of one, or anything else with `sample_ids`.
+    store
+        Label maps. ``open_store(path).materialize()`` is made for training.
+    transform
+        What makes the crop: a transform of torchvision v2, the pipeline of ``timm.data.create_transform``, or
+        a callable from ``(image, box)`` to ``(image, box)``. None: whole images.
+    pool
+        None: `LabelPooling` of all classes of the teacher.
+    pool_on
+        ``"worker"`` or ``"device"``.
+    sample_ids
+        One an image, for datasets that do not say which files they read.
+    join
+        ``"exact"``: every image has a label, and every label an image. ``"inner"``: those that have both;
+        the dataset is as long as these are many.
+    with_class_index
+        Give the image dataset's class index as a third member of each item.
+
+    Raises
+    ------
+    JoinError
+        Images without labels, labels without images, or no sample ids.
+    ClassOrderError
+        Class folders that are numbered otherwise than the targets.
+    LabelMismatchError
+        `pool` is for another class count; the images already have a transform.
+
+    Notes
+    -----
+    An item is ``(image, target)``, with ``target`` float32 ``(num_classes,)``, or a dict of tensors named as
+    the arguments of `LabelPooling` where it is pooled on the device. PyTorch's default collate makes batches
+    of both. Where a batch is fetched at once its maps are read and pooled together.
+
+    An image whose proportions are not those that were labelled raises `GeometryError`, which finds readers that
+    apply the EXIF orientation by 90 degrees; one that turns by 180 degrees or mirrors cannot be told.
+
+    Examples
+    --------
+    >>> from torchvision.datasets import ImageFolder                               # doctest: +SKIP
+    >>> from torchvision.transforms import v2                                      # doctest: +SKIP
+    >>> store = relabel_store.open_store("l2.zarr").materialize()                  # doctest: +SKIP
+    >>> crop = v2.Compose([v2.RandomResizedCrop(224), v2.RandomHorizontalFlip()])  # doctest: +SKIP
+    >>> dataset = LabelDataset(ImageFolder("imagenet/train"), store, crop)         # doctest: +SKIP
+    >>> image, target = dataset[0]                                                 # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        store: LabelStore,
+        transform: Any = None,
+        *,
+        pool: LabelPooling | None = None,
+        pool_on: PoolOn | str = PoolOn.WORKER,
+        sample_ids: Sequence[str] | None = None,
+        join: JoinMode | str = JoinMode.EXACT,
+        with_class_index: bool = False,
+    ) -> None:
+        self.images = images
+        self.store = store
+        self.pool = LabelPooling(store.num_classes) if pool is None else pool
+        self.pool_on = PoolOn(pool_on)
+        self.with_class_index = with_class_index
+        self.transform = transform
+        _require_untransformed(images)
+        if self.pool.num_classes != store.num_classes:
+            raise LabelMismatchError(
+                f"pool: of {self.pool.num_classes} classes, expected {store.num_classes} as in the store"
+            )
+        ids = sample_ids_of(images) if sample_ids is None else list(sample_ids)
+        if len(ids) != len(images):
+            raise JoinError(f"sample_ids: {len(ids)}, expected {len(images)}, one an image")
+        self.join = join_labels(ids, store, JoinMode(join))
+        """Which images and labels were found to belong together."""
+        log.info("labels of %r: %s", store.manifest.name, self.join)
+        self._require_class_order(images)
+        sizes = store.samples.select(["width", "height"])
+        self._labelled_sizes = np.stack(
+            [column.fill_null(0).to_numpy()[self.join.rows] for column in sizes.columns], axis=1
+        )
+
+    def __len__(self) -> int:
+        return len(self.join.rows)
+
+    @property
+    def transform(self) -> Any:
+        """What makes the crop; may be set, as ``timm.data.create_loader`` does."""
+        return self._transform
+
+    @transform.setter
+    def transform(self, transform: Any) -> None:
+        self._transform = transform
+        self._tracked = as_tracked(transform)
+
+    @property
+    def num_targets(self) -> int:
+        """Number of classes that the targets tell apart: what the student needs."""
+        return self.pool.num_targets
+
+    def __getitem__(self, position: int) -> tuple[Any, ...]:
+        """Return one item; see the notes of the class."""
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Return the items of a batch; PyTorch's ``DataLoader`` calls this."""
+        crops = [self._crop(position) for position in positions]
+        targets = self._targets([self._at(position) for position in positions], crops)
+        if self.with_class_index:
+            return [
+                (crop.picture, target, crop.class_index) for crop, target in zip(crops, targets, strict=True)
+            ]
+        return [(crop.picture, target) for crop, target in zip(crops, targets, strict=True)]
+
+    def _at(self, position: int) -> int:
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position}: out of range, expected {-len(self)} to {len(self) - 1}")
+        return int(position) % len(self)
+
+    def _crop(self, position: int) -> _Crop:
+        at = self._at(position)
+        item = self.images[int(self.join.positions[at])]
+        members = item if isinstance(item, tuple | list) else (item,)
+        box = CropBox.of(members[0])
+        self._require_geometry(at, box)
+        picture, box = self._tracked(members[0], box)
+        return _Crop(picture, box, int(members[1]) if self.with_class_index else -1)
+
+    def _targets(
+        self, positions: Sequence[int], crops: Sequence[_Crop]
+    ) -> Sequence[Tensor | dict[str, Tensor]]:
+        maps = self.store.read_rows(self.join.rows[positions])
+        boxes = np.array([crop.box.tolist() for crop in crops], np.float32)
+        arguments = {
+            "indices": torch.from_numpy(maps.indices),
+            "values": torch.from_numpy(maps.values),
+            "boxes_xyxy": torch.from_numpy(require_boxes(boxes)),
+            "hflip": torch.tensor([crop.box.is_hflipped for crop in crops]),
+            "vflip": torch.tensor([crop.box.is_vflipped for crop in crops]),
+        }
+        if maps.rest is not None:
+            arguments["rest"] = torch.from_numpy(maps.rest)
+        if self.pool_on is PoolOn.DEVICE:
+            return [{name: part[at] for name, part in arguments.items()} for at in range(len(crops))]
+        targets: Tensor = self.pool(**arguments)
+        return targets.unbind()
+
+    def _require_class_order(self, images: Any) -> None:
+        source = images
+        while hasattr(source, "dataset"):  # a Subset numbers classes as what it is taken from
+            source = source.dataset
+        found = getattr(source, "class_to_idx", None)
+        selected = self.pool.selected_classes
+        if not isinstance(found, Mapping) or not require_class_order(found, self.store, selected):
+            log.warning(
+                "classes of %r: not compared with those of the images, which have no class folders of the "
+                "teacher's class names; class indices of the two may mean different things",
+                self.store.manifest.name,
+            )
+
+    def _require_geometry(self, at: int, box: CropBox) -> None:
+        width, height = self._labelled_sizes[at].tolist()
+        rows, columns = box.canvas_size
+        if (rows, columns) == (height, width) or not width:
+            return
+        # A copy of the image that was resized may be off by a pixel on each side.
+        slack = 1.5 * (width + height)
+        if abs(columns * height - rows * width) <= slack:
+            return
+        turned = abs(columns * width - rows * height) <= slack
+        why = (
+            "the reader seems to apply the EXIF orientation, which labels ignore; read images without it"
+            if turned
+            else "it is another image, or was cropped before"
+        )
+        sample_id = self.store[int(self.join.rows[at])].sample_id
+        raise GeometryError(
+            f"image of sample {sample_id!r}: {columns} x {rows} pixels, expected {width} x {height}, of which the "
+            f"label was made, or a resized copy: {why}"
+        )
+
+
+def _require_untransformed(images: Any) -> None:
+    for name in ("transform", "target_transform", "transforms"):
+        if getattr(images, name, None) is not None:
+            raise LabelMismatchError(
+                f"images: {type(images).__name__} has a {name} of its own, expected whole images; "
+                "pass it to LabelDataset, which has to know what becomes of the image"
+            )

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run_example(script: str, demo: Path, *arguments: str) -> str:
+    command = [sys.executable, "-P", str(EXAMPLES / script), str(demo / "photos"), str(demo / "labels.zarr")]
+    settings = ["--steps", "3", "--batch-size", "4", "--workers", "1", "--log-every", "1"]
+    environment = {**os.environ, "RELABEL_STORE_CACHE": str(demo.parent / "cache")}
+    done = subprocess.run(
+        [*command, *settings, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("train_torchvision.py", ["--model", "resnet18", "--size", "64"]),
+        (
+            "train_torchvision.py",
+            ["--model", "resnet18", "--size", "64", "--cutmix", "--amp", "--ema", "0.9"],
+        ),
+        ("train_timm.py", ["--model", "resnet18", "--img-size", "64"]),
+        (
+            "train_timm.py",
+            [
+                *("--model", "vit_tiny_patch16_224", "--img-size", "224", "--aa", "rand-m9-mstd0.5-inc1"),
+                *("--mixup", "0.2", "--cutmix", "1", "--amp", "--ema", "0.9"),
+            ],
+        ),
+    ],
+    ids=["torchvision", "torchvision with everything", "timm", "timm with everything"],
+)
+def test_an_example_trains_on_the_demo(script: str, arguments: list[str], demo: Path, tmp_path: Path) -> None:
+    output = run_example(script, demo, *arguments, "--out", str(tmp_path / "weights.pt"))
+    losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", output)]
+    assert len(losses) == 3
+    assert all(0 < loss < 20 for loss in losses)
+    assert (tmp_path / "weights.pt").stat().st_size > 1_000_000
+
+
+def test_a_batch_that_cannot_be_filled_is_said(demo: Path) -> None:
+    for script in ("train_torchvision.py", "train_timm.py"):
+        with pytest.raises(AssertionError, match="9 images do not fill one batch"):
+            run_example(script, demo, "--model", "resnet18", "--batch-size", "64")
