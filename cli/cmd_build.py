@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from . import render
-from .params import ChannelsType, ShareType, ValueStepType
+from .params import ChannelsType, ShareType, ValueStepType, require_outside
 from .progress import show_progress
 
 _FILE = click.Path(path_type=Path)
@@ -89,15 +89,25 @@ def build(ctx: click.Context, /, *, log_file: Path | None, **options: Any) -> No
     from relabel_store.generate.build import build as build_store
 
     if log_file is not None:
-        if log_file.absolute().is_relative_to(Path(options["out"]).absolute()):
-            raise click.UsageError(
-                f"--log {str(log_file)!r}: a store holds nothing but itself; write it elsewhere"
-            )
+        require_outside("--log", log_file, Path(options["out"]))
         ctx.call_on_close(_log_to(log_file))
-    with show_progress(is_quiet=bool(ctx.obj)) as observer:
-        report = build_store(**options, observer=observer)
-    click.echo(render.build_report(report))
+    try:
+        with show_progress(is_quiet=bool(ctx.obj)) as observer:
+            report = build_store(**options, observer=observer)
+    except BaseException as error:
+        _log_end(f"ended: {error or type(error).__name__}", logging.ERROR)
+        raise
+    text = render.build_report(report)
+    _log_end(text, logging.INFO)
+    click.echo(text)
     ctx.exit(1 if report.bad_images else 0)
+
+
+def _log_end(text: str, level: int) -> None:
+    """Write how the build ended to the log file; the terminal hears of it otherwise."""
+    for handler in logging.getLogger("relabel_store").handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(logging.LogRecord("relabel_store.build", level, __file__, 0, text, None, None))
 
 
 def _log_to(path: Path) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options, render
+from .params import require_outside
 
 if TYPE_CHECKING:
     from relabel_store.store.reader import LabelStore
@@ -41,6 +42,8 @@ def inspect(
         raise click.UsageError(
             f"--plot {str(plot)!r}: only PNG is written; name it {plot.with_suffix('.png').name!r}"
         )
+    if plot is not None:
+        require_outside("--plot", plot, store)
     opened = open_store(store)
     if sample_id is None:
         summary = summarize(opened)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from relabel_store.labels.values import ValueStep
+
+
+def require_outside(option: str, path: Path, store: Path) -> None:
+    """Raise a usage error for a file to be written inside a store."""
+    if path.resolve().is_relative_to(store.resolve()):
+        raise click.UsageError(
+            f"{option} {str(path)!r}: a store holds nothing but itself; write it elsewhere"
+        )
 
 
 class ValueStepType(click.ParamType[Any]):

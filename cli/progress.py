@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -73,7 +74,10 @@ class _ProgressObserver(BuildObserver):
         if time.monotonic() - self._logged > _LOG_EVERY_S:
             self._logged = time.monotonic()
             task = self._bar.tasks[self._task]
-            log.info("%d of %d images, %s", task.completed, task.total or 0, self._facts())
+            left = (
+                "" if task.time_remaining is None else f", {timedelta(seconds=int(task.time_remaining))} left"
+            )
+            log.info("%d of %d images, %s%s", task.completed, task.total or 0, self._facts(), left)
 
     def _facts(self) -> str:
         elapsed_s = max(time.monotonic() - self._started, 1e-9)

@@ -109,7 +109,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--opt", default="sgd")
     parser.add_argument("--lr", type=float, default=0.1, help="for each 256 images of a step")
     parser.add_argument("--weight-decay", type=float, default=1e-4)
-    parser.add_argument("--aa", metavar="POLICY", help="e.g. rand-m9-mstd0.5-inc1")
+    parser.add_argument("--aa", metavar="POLICY", help="e.g. rand-m7-inc1")
     parser.add_argument("--mixup", type=float, default=0.0, metavar="ALPHA")
     parser.add_argument("--cutmix", type=float, default=0.0, metavar="ALPHA")
     parser.add_argument("--workers", type=int, default=8)

@@ -54,9 +54,9 @@ def main() -> None:
         pin_memory=device.type == "cuda",
         drop_last=True,
     )
-    steps = args.steps or args.epochs * len(loader)
-    if not steps:
+    if not len(loader):
         raise SystemExit(f"{len(dataset)} images do not fill one batch; use a smaller --batch-size")
+    steps = args.steps or args.epochs * len(loader)
 
     model: nn.Module = get_model(args.model, num_classes=dataset.num_targets).to(device)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema)) if args.ema else None

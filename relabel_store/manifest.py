@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -77,10 +78,14 @@ class Classes:
         )
 
     def index_of_folder(self) -> dict[str, int]:
-        """Return the class index of each folder name: by class id, or by name where there are no ids."""
+        """Return the class index of each folder name, in NFC: by class id, or by name where there are no ids."""
         listed = self.ids if self.ids is not None else self.names
         counts = Counter(listed or ())
-        return {name: index for index, name in enumerate(listed or ()) if counts[name] == 1}
+        return {
+            unicodedata.normalize("NFC", name): index
+            for index, name in enumerate(listed or ())
+            if counts[name] == 1
+        }
 
     def name_of(self, class_index: int) -> str:
         """Return what to call a class in front of people."""

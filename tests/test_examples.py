@@ -16,7 +16,12 @@ def run_example(script: str, demo: Path, *arguments: str) -> str:
     settings = ["--steps", "3", "--batch-size", "4", "--workers", "1", "--log-every", "1"]
     environment = {**os.environ, "RELABEL_STORE_CACHE": str(demo.parent / "cache")}
     done = subprocess.run(
-        [*command, *settings, *arguments], env=environment, capture_output=True, text=True, check=False
+        [*command, *settings, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -34,7 +39,7 @@ def run_example(script: str, demo: Path, *arguments: str) -> str:
         (
             "train_timm.py",
             [
-                *("--model", "vit_tiny_patch16_224", "--img-size", "224", "--aa", "rand-m9-mstd0.5-inc1"),
+                *("--model", "vit_tiny_patch16_224", "--img-size", "224", "--aa", "rand-m7-inc1"),
                 *("--mixup", "0.2", "--cutmix", "1", "--amp", "--ema", "0.9"),
             ],
         ),

@@ -148,9 +148,25 @@ def decoded_batches(
         pin_memory=pin_memory,
         prefetch_factor=_PREFETCHED_BATCHES if workers else None,
     )
-    for batch in loader:
+    for batch in _next_of(iter(loader)):
         if isinstance(batch, _Unread):
             raise ImageReadError(
                 f"{batch.message}; parts that are finished stay, run the same build again to go on"
             )
+        yield batch
+
+
+def _next_of(batches: Iterator[Batch | _Unread]) -> Iterator[Batch | _Unread]:
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ImageReadError(
+                f"a process that decodes images ended: {str(error).splitlines()[0]} Out of memory? Use fewer "
+                "--workers; parts that are finished stay, run the same build again to go on"
+            ) from error
         yield batch

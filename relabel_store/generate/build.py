@@ -109,6 +109,13 @@ class BuildOptions:
         ):
             if value is not None and value < least:
                 raise OptionError(f"{name}: {value}, expected at least {least}")
+        for name, text in (
+            ("name", self.name),
+            ("licence", self.licence),
+            ("citation", " ".join(self.citation)),
+        ):
+            if text is not None and not _is_utf8(text):
+                raise OptionError(f"{name}: {text!r}, expected text that is UTF-8")
         if self.shard_rows > spec.CHUNK_ROWS and self.shard_rows % spec.CHUNK_ROWS:
             raise OptionError(
                 f"shard_rows: {self.shard_rows}, expected a multiple of {spec.CHUNK_ROWS}, the rows of a chunk, "
@@ -256,6 +263,7 @@ class _Build:
         else:
             size = teacher.facts.input.size
         require_free_target(self.path)
+        device = choose_device(self.options.device)
         source = self._open_images(images)
         self.observer.on_images(source)
         if not is_store(self.path):
@@ -264,7 +272,6 @@ class _Build:
             )
         with hold_share(self.path, self.options.share):
             loaded = load_teacher(teacher, self.teacher_options) if isinstance(teacher, str) else teacher
-            device = choose_device(self.options.device)
             loaded.to(device)
             manifest = self._describe(loaded, source, device)
             self.observer.on_teacher(manifest.teacher)
@@ -351,6 +358,7 @@ class _Build:
         require_same_labels(
             writer.manifest, manifest, is_batch_size_given=self.options.batch_size is not None
         )
+        _drop_damaged_parts(writer)
         require_same_images(writer, source)
         if self.options.on_bad_image is OnBadImage.RETRY:
             _drop_bad_parts(writer, self.options.share)
@@ -410,11 +418,21 @@ class _Build:
                 )
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device of a name; ``auto`` is the first GPU, or the CPU.
 
     Raises
     ------
+    OptionError
+        It names no device.
     TeacherError
         There is no such device here.
     """
@@ -423,9 +441,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise TeacherError(f"device: {name!r}, expected auto, cpu, cuda or cuda:N") from None
+        raise OptionError(f"device: {name!r}, expected auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise TeacherError(f"device: {name!r}, expected auto, cpu, cuda or cuda:N")
+        raise OptionError(f"device: {name!r}, expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise TeacherError(f"device: {name!r}, but {torch.cuda.device_count()} CUDA devices are visible here")
     return device
@@ -460,6 +478,14 @@ def _fixed_arithmetic(threads: int) -> Iterator[None]:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("relabel-store", "torch", "timm", "Pillow")}
+
+
+def _drop_damaged_parts(writer: StoreWriter) -> None:
+    damaged = writer.damaged_parts()
+    for part, what in damaged.items():
+        log.warning("part %d is damaged and labelled anew: %s", part, what)
+    if damaged:
+        writer.drop_parts(damaged)
 
 
 def _drop_bad_parts(writer: StoreWriter, share: Share) -> None:

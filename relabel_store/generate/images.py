@@ -83,6 +83,7 @@ class ClassFolders:
         _require_unique(root, listed)
         folders: dict[str, str] = {}  # one string object a class, not one an image
         self.name = root.resolve().name or "images"
+        _require_utf8(self.name)
         self.sample_ids: Sequence[str] = [sample_id for sample_id, _ in listed]
         self.paths: Sequence[str] = [path for _, path in listed]
         self.class_names: Sequence[str | None] = [
@@ -153,7 +154,7 @@ def _require_utf8(path: str) -> None:
         path.encode()
     except UnicodeEncodeError:
         raise ImageSourceError(
-            f"image {os.fsencode(path)!r}: its name is not UTF-8, which sample ids are; rename it"
+            f"images {os.fsencode(path)!r}: its name is not UTF-8, which sample ids are; rename it"
         ) from None
 
 

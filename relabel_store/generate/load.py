@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from relabel_store.errors import (
     MissingDependencyError,
     NoDenseMapError,
+    OptionError,
     TeacherError,
     UnknownTeacherError,
     WeightsError,
@@ -63,6 +65,13 @@ class TeacherOptions:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     interpolation: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if numbers is not None and not all(math.isfinite(number) for number in numbers):
+                raise OptionError(f"{name}: {numbers}, expected finite numbers")
+        if self.std is not None and min(self.std) <= 0:
+            raise OptionError(f"std: {self.std}, expected positive numbers")
 
 
 def load_teacher(name: str, options: TeacherOptions | None = None) -> Teacher:

@@ -126,7 +126,7 @@ class PartLabeller:
                 if self._stop_on_bad_image:
                     self._require_good_images(batch)
                 launched = batch, self._launch(batch.pixels)
-                if self._must_check_absent_rule:
+                if self._must_check_absent_rule and batch.is_good.any():
                     self._require_positive_logits(*launched)
                     self._must_check_absent_rule = False
                 before, running = running, launched
@@ -192,8 +192,9 @@ class PartLabeller:
 
     def _require_finite(self, batch: Batch, scores: _Scores) -> None:
         is_finite = np.isfinite(scores.values).all(axis=(1, 2, 3))
-        if scores.rest is not None:
-            is_finite &= ~np.isnan(scores.rest).any(axis=(1, 2))
+        if scores.rest is not None and self._label_map.k < self._label_map.num_classes:
+            # -inf for some of the classes not kept is a mask; for all of them nothing is left to share.
+            is_finite &= np.isfinite(scores.rest).all(axis=(1, 2))
         broken = np.flatnonzero(~is_finite & batch.is_good)
         if len(broken):
             row = batch.rows[int(broken[0])]
@@ -218,6 +219,9 @@ class PartLabeller:
         rest = None
         if self._label_map.absent is AbsentRule.REST:
             rest = np.concatenate([scores.rest for scores in part.scores if scores.rest is not None])
+            rest[~is_good] = 0
+            if self._label_map.k < self._label_map.num_classes:
+                ValueStep(None).encode(rest)  # raises where float16 cannot hold it
         return PartLabels(
             indices=indices,
             values=ordered.astype(np.float16, copy=False),

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relabel_store.errors import ImagesChangedError, SettingsChangedError
+from relabel_store.errors import DamagedFileError, ImagesChangedError, SettingsChangedError
 from relabel_store.generate.images import ImageSource, describe_changes
 from relabel_store.manifest import Manifest
 from relabel_store.store.journal import PartRecord, facts_path, mtimes_path
-from relabel_store.store.samples import Status
+from relabel_store.store.samples import Status, planned_samples
 from relabel_store.store.writer import StoreWriter
 
 log = logging.getLogger("relabel_store.build")
@@ -100,10 +100,20 @@ def require_same_images(writer: StoreWriter, source: ImageSource) -> None:
     """
     changes = describe_changes(writer.samples["path"].to_pylist(), list(source.paths))
     if changes is not None:
+        limit = ", or was another --limit given?" if len(writer.samples) != len(source) else ""
         raise ImagesChangedError(
             f"images {source.name!r}: {changes} since the store was begun; "
-            "put them back as they were, or build into another path"
+            f"put them back as they were, or build into another path{limit}"
         )
+    planned = planned_samples(
+        source.sample_ids, source.paths, source.class_names, writer.manifest.classes.index_of_folder()
+    )
+    for column in ("sample_id", "path", "class_index", "class_name"):
+        if not writer.samples[column].combine_chunks().equals(planned[column].combine_chunks()):
+            raise DamagedFileError(
+                f"store {writer.path.name!r}: column {column!r} of its sample table is not that of the images; "
+                "restore the table, or build into another path"
+            )
     changed = [
         path for record in writer.records().values() for path in _changed_images(writer, source, record)
     ]
@@ -119,7 +129,8 @@ def _changed_images(writer: StoreWriter, source: ImageSource, record: PartRecord
     path = writer.path / facts_path(record.part)
     if not path.exists():
         return  # merged: sizes are gone with it, `validate --images` compares digests
-    facts: pa.Table = pq.read_table(path)
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        facts: pa.Table = file.read(use_threads=False)
     columns = [facts[name].to_pylist() for name in ("size_bytes", "sha256", "status")]
     mtimes_ns = _read_mtimes(writer, record)
     for row, mtime_ns, size_bytes, sha256, status in zip(record.rows, mtimes_ns, *columns, strict=True):

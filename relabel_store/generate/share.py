@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relabel_store import spec
+from relabel_store.errors import StoreBusyError
 from relabel_store.store.locks import hold_lock
 
 
@@ -77,7 +78,8 @@ def _remove_what_nobody_needs(store: Path, created: bool) -> None:
         shutil.rmtree(store / spec.RUNNING_DIR, ignore_errors=True)
     elif created and not (store / spec.GROUP_FILE).exists():
         # Nothing was begun: leave no empty directory behind for a teacher that could not be loaded.
-        shutil.rmtree(store / spec.RUNNING_DIR, ignore_errors=True)
-        with contextlib.suppress(OSError):
+        # Unless another share has come in meanwhile, which may well begin the store.
+        with contextlib.suppress(OSError, StoreBusyError), hold_lock(store / spec.RUNNING_DIR / "build.lock"):
+            shutil.rmtree(store / spec.RUNNING_DIR, ignore_errors=True)
             (store / spec.JOURNAL_DIR).rmdir()
             store.rmdir()

@@ -86,6 +86,22 @@ def require_entry(path: Path, name: str, entry: FileEntry) -> None:
     _require_same(name, found, entry)
 
 
+def require_size(path: Path, name: str, entry: FileEntry) -> None:
+    """Check the size of a file against what was recorded of it.
+
+    Raises
+    ------
+    DamagedFileError
+        It is missing, or its size is another.
+    """
+    found = path.stat().st_size if path.is_file() else None
+    if found != entry.size_bytes:
+        what = "missing" if found is None else f"{found} bytes"
+        raise DamagedFileError(
+            f"store file {name!r}: {what}, expected {entry.size_bytes} bytes; restore it or build its part again"
+        )
+
+
 def read_verified(path: Path, name: str, entry: FileEntry) -> bytes:
     """Return the content of a file after checking it against what was recorded of it.
 

@@ -64,6 +64,7 @@ def planned_samples(
 ) -> pa.Table:
     """Return the table of samples none of which has been looked at yet."""
     names = pa.array(class_names, pa.string())
+    composed = [None if name is None else unicodedata.normalize("NFC", name) for name in class_names]
     known = pa.array(class_index_of.keys(), pa.string())
     indices = pa.array(class_index_of.values(), pa.int32())
     n = len(sample_ids)
@@ -72,7 +73,7 @@ def planned_samples(
             "row": np.arange(n),
             "sample_id": pa.array(sample_ids, pa.string()),
             "path": pa.array(paths, pa.string()),
-            "class_index": indices.take(pc.index_in(names, known, skip_nulls=True)),
+            "class_index": indices.take(pc.index_in(pa.array(composed, pa.string()), known, skip_nulls=True)),
             "class_name": names,
             "width": pa.nulls(n, pa.int32()),
             "height": pa.nulls(n, pa.int32()),
@@ -145,7 +146,9 @@ def from_parquet(source: bytes | Path, schema: pa.Schema, columns: Sequence[str]
     """
     try:
         opened = pa.BufferReader(source) if isinstance(source, bytes) else source
-        table = pq.read_table(opened, columns=None if columns is None else list(columns))
+        # On this thread: Arrow's own have been seen to abort a process that ends right after a read.
+        with pq.ParquetFile(opened, pre_buffer=False) as file:
+            table = file.read(columns=None if columns is None else list(columns), use_threads=False)
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         return table.select(wanted.names).cast(wanted)
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:

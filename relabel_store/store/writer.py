@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from relabel_store import spec
-from relabel_store.canonical import canonical_json
+from relabel_store.canonical import canonical_json, read_json
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError, TargetExistsError
 from relabel_store.labels.topk import IndexArray, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
@@ -28,6 +28,7 @@ from relabel_store.store.files import (
     read_verified,
     remove_partials,
     require_entry,
+    require_size,
     sync_directory,
     write_file,
 )
@@ -53,6 +54,7 @@ from relabel_store.store.zarr_v1 import (
 )
 
 _COUNTS_KEY = b"relabel_store.counts"
+_BEGUN_FILE = f"{spec.RUNNING_DIR}/begun.json"  # size and digest of what a build begins with
 _OURS = {
     spec.JOURNAL_DIR,
     spec.SAMPLES_FILE,
@@ -106,11 +108,16 @@ def require_free_target(path: Path) -> None:
     ------
     TargetExistsError
         Something else is there.
+    FormatError
+        A Zarr group that is no label store, or one whose manifest cannot be read.
     """
     if not os.path.lexists(path):
         return
     if not path.is_dir():
-        raise TargetExistsError(f"output {str(path)!r}: is a file, expected a store or a path that is free")
+        what = "a link that leads nowhere" if path.is_symlink() else "a file"
+        raise TargetExistsError(f"output {str(path)!r}: is {what}, expected a store or a path that is free")
+    if is_store(path):
+        manifest_of_group((path / spec.GROUP_FILE).read_bytes())  # raises where it is somebody else's group
     strangers = sorted(entry.name for entry in path.iterdir() if not _is_ours(entry.name))
     if strangers and not is_store(path):
         raise TargetExistsError(
@@ -121,6 +128,23 @@ def require_free_target(path: Path) -> None:
 
 def _is_ours(name: str) -> bool:
     return name in _OURS or (name.startswith(".") and name.endswith(".partial"))
+
+
+def _require_as_begun(path: Path) -> None:
+    """Check the files that nothing else vouches for until the store is finished."""
+    try:
+        document = read_json((path / _BEGUN_FILE).read_bytes())
+        begun = {name: FileEntry.from_json(entry) for name, entry in document.items()}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return  # a finished store that was opened again has none
+    for name, entry in begun.items():
+        try:
+            require_entry(path / name, name, entry)
+        except DamagedFileError as error:
+            raise DamagedFileError(
+                f"store {str(path)!r}: {name!r} is not what the build began with; restore it, or build into another "
+                "path"
+            ) from error
 
 
 class StoreWriter:
@@ -152,10 +176,15 @@ class StoreWriter:
                 f"output {str(path)!r}: a store that lost its {spec.GROUP_FILE!r}; restore it, "
                 "or choose a path that is free"
             )
-        write_file(path / spec.SAMPLES_FILE, sample_tables.to_parquet(samples))
+        table = sample_tables.to_parquet(samples)
+        group = canonical_json(group_document(manifest, is_consolidated=False))
+        write_file(path / spec.SAMPLES_FILE, table)
         for name, document in array_documents(manifest).items():
             write_file(path / name / spec.GROUP_FILE, canonical_json(document))
-        create_file(path / spec.GROUP_FILE, canonical_json(group_document(manifest, is_consolidated=False)))
+        begun = {spec.GROUP_FILE: FileEntry.of_bytes(group), spec.SAMPLES_FILE: FileEntry.of_bytes(table)}
+        document = {name: entry.to_json() for name, entry in begun.items()}
+        create_file(path / _BEGUN_FILE, canonical_json(document))
+        create_file(path / spec.GROUP_FILE, group)
         return cls.resume(path)
 
     @classmethod
@@ -168,6 +197,8 @@ class StoreWriter:
             There is none.
         FormatError
             What is there is no label store.
+        DamagedFileError
+            The manifest or the sample table is not what the build began with.
         """
         try:
             manifest = manifest_of_group((path / spec.GROUP_FILE).read_bytes())
@@ -176,12 +207,34 @@ class StoreWriter:
             raise StoreNotFoundError(
                 f"store {str(path)!r}: no {Path(error.filename).name!r}, so there is no store here"
             ) from None
+        if manifest.state is State.BUILDING:
+            _require_as_begun(path)
         table = sample_tables.from_parquet(samples, sample_tables.SCHEMA)
         if len(table) != manifest.num_samples:
             raise FormatError(
                 f"sample table: {len(table)} rows, expected {manifest.num_samples} as the manifest says"
             )
         return cls(path, manifest, table)
+
+    def damaged_parts(self) -> dict[int, str]:
+        """Return the finished parts whose files are not what was written, and what is wrong with each.
+
+        Of a finished store only the sizes are compared; reading it compares the digests.
+        """
+        found = {}
+        for part, record in self.records().items():
+            files = dict(record.files)
+            if (self.path / facts_path(part)).exists() or not self._is_merged(part):
+                files[facts_path(part)] = record.facts
+            for name, entry in files.items():
+                try:
+                    if self.is_complete:
+                        require_size(self.path / name, name, entry)
+                    else:
+                        require_entry(self.path / name, name, entry)
+                except DamagedFileError as error:
+                    found[part] = str(error)
+        return found
 
     def records(self) -> dict[int, PartRecord]:
         """Return the records of the parts that are finished now."""
@@ -254,6 +307,9 @@ class StoreWriter:
         step = label_map.value_step
         if not isinstance(step, str) and np.any(values.astype(np.float32) % step):
             raise ValueError(f"part {part}: values are no multiples of value step {step}")
+        rest = labels.rest if label_map.k < label_map.num_classes else None
+        if rest is not None and not np.isfinite(rest[good]).all():
+            raise ValueError(f"part {part}: rest is not finite")
 
     def _encode(self, part: int, labels: PartLabels) -> dict[str, bytes]:
         is_labelled = labels.is_labelled
@@ -324,10 +380,12 @@ class StoreWriter:
 
     def drop_parts(self, parts: Iterable[int]) -> None:
         """Forget finished parts, so that they are built again; a finished store becomes unfinished."""
-        (self.path / spec.COMPLETE_FILE).unlink(missing_ok=True)
-        sync_directory(self.path)
-        self.manifest = self.manifest.reopened()
-        self._write_group(is_consolidated=False)
+        if self.manifest.state is State.COMPLETE or self.is_complete:
+            (self.path / spec.COMPLETE_FILE).unlink(missing_ok=True)
+            sync_directory(self.path)
+            (self.path / _BEGUN_FILE).unlink(missing_ok=True)  # the manifest is another now
+            self.manifest = self.manifest.reopened()
+            self._write_group(is_consolidated=False)
         for part in parts:
             (self.path / record_path(part)).unlink(missing_ok=True)
             (self.path / facts_path(part)).unlink(missing_ok=True)
@@ -384,11 +442,14 @@ class StoreWriter:
         now = StoreWriter.resume(self.path)
         self.manifest, self.samples = now.manifest, now.samples
 
+    def _is_merged(self, part: int) -> bool:
+        """Tell whether the sample table holds what was found out about the images of a part."""
+        rows = self.manifest.rows_of_part(part)
+        return Status.MISSING.value not in self.samples["status"].slice(rows.start, len(rows)).to_pylist()
+
     def _require_merged(self, facts: Mapping[int, pa.Table | None]) -> None:
         for part, found in facts.items():
-            rows = self.manifest.rows_of_part(part)
-            statuses = self.samples["status"].slice(rows.start, len(rows))
-            if found is None and Status.MISSING.value in statuses.to_pylist():
+            if found is None and not self._is_merged(part):
                 raise DamagedFileError(
                     f"store file {facts_path(part)!r}: missing; remove {record_path(part)!r} to build the part again"
                 )
@@ -404,6 +465,10 @@ class StoreWriter:
     def _merge(self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]) -> None:
         if self.manifest.state is State.COMPLETE and all(found is None for found in facts.values()):
             return  # a crash came after the merge, and only cleaning up is left
+        (self.path / _BEGUN_FILE).unlink(
+            missing_ok=True
+        )  # what follows changes both files that it vouches for
+        sync_directory(self.path)
         self.samples = sample_tables.with_facts(self.samples, facts, self.manifest.layout.shard_rows)
         counts = (self._counts_of(record, facts[part]) for part, record in sorted(records.items()))
         statistics = Counts.total(counts, self.manifest.label_map.num_classes).summary(
@@ -446,6 +511,8 @@ class StoreWriter:
         names = [spec.GROUP_FILE, spec.SAMPLES_FILE]
         names += [f"{array}/{spec.GROUP_FILE}" for array in array_specs(self.manifest)]
         names += [record_path(part) for part in records]
+        for name, document in array_documents(self.manifest).items():
+            write_file(self.path / name / spec.GROUP_FILE, canonical_json(document))
         files.update((name, FileEntry.of_file(self.path / name)) for name in names)
         completion = Completion(files=files, parts=records)
         write_file(self.path / spec.COMPLETE_FILE, completion.to_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -146,6 +147,7 @@ def class_columns(store: LabelStore, class_names: Sequence[str]) -> list[int]:
         The teacher has no class of such a name, or the store does not say what its classes are called.
     """
     known = store.manifest.classes.index_of_folder()
+    class_names = [unicodedata.normalize("NFC", name) for name in class_names]
     missing = [name for name in class_names if name not in known]
     if missing:
         what = (
@@ -175,6 +177,7 @@ def require_class_order(
         They are in another order.
     """
     known = store.manifest.classes.index_of_folder()
+    class_to_index = {unicodedata.normalize("NFC", name): index for name, index in class_to_index.items()}
     column_of = None if columns is None else {teacher: column for column, teacher in enumerate(columns)}
 
     def expected(name: str) -> int | None:

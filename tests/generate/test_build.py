@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+import zarr
 from PIL import Image
 from torch import Tensor
 
@@ -16,11 +22,15 @@ import relabel_store
 from relabel_store.errors import (
     AbsentRuleError,
     BadImageStop,
+    DamagedFileError,
+    FormatError,
+    ImageReadError,
     ImagesChangedError,
     ImageSourceError,
     NoLabelError,
     NonFiniteLogitsError,
     NotEnoughSpaceError,
+    OptionError,
     SettingsChangedError,
     StoreBusyError,
     TargetExistsError,
@@ -29,10 +39,12 @@ from relabel_store.errors import (
 )
 from relabel_store.generate import build as build_module
 from relabel_store.generate.build import BuildReport, build, choose_device
+from relabel_store.generate.images import ClassFolders
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.share import Share, hold_share
 from relabel_store.generate.toy import ColourTeacher
+from relabel_store.manifest import Classes
 from relabel_store.store.reader import open_store
 
 
@@ -318,6 +330,24 @@ def test_minus_infinity_among_classes_not_kept_is_no_overflow(photos: Path, tmp_
     assert make(photos, tmp_path / "s", teacher=Broken(-np.inf), absent="rest").is_complete
 
 
+@pytest.mark.parametrize(
+    ("left", "error"), [(-np.inf, NonFiniteLogitsError), (-1e9, ValueRangeError)], ids=["-inf", "-1e9"]
+)
+def test_classes_that_leave_nothing_to_share_stop_a_build_with_rest(
+    photos: Path, tmp_path: Path, left: float, error: type[Exception]
+):
+    class Masked(ColourTeacher):
+        def dense_logits(self, images: Tensor, precision: Precision) -> Tensor:
+            logits = super().dense_logits(images, precision)
+            logits[:, 3:] = left
+            return logits
+
+    teacher = Masked()
+    teacher.facts = replace(teacher.facts, dense_kind="unknown")
+    with pytest.raises(error):
+        make(photos, tmp_path / "s", teacher=teacher, absent="rest", top_k=3)
+
+
 @pytest.mark.parametrize("offset", [300.0, 70000.0])
 def test_scores_too_large_for_the_step_stop_the_build(photos: Path, tmp_path: Path, offset: float):
     teacher = ColourTeacher(offset=offset)
@@ -409,7 +439,7 @@ def test_mistakes_are_found_before_the_teacher_is_set_up(
         ({"absent": "none"}, ValueError, "none"),
         ({"share": "2/2"}, ValueError, "share"),
         ({"device": "cuda:9"}, TeacherError, "CUDA devices are visible"),
-        ({"device": "gpu"}, TeacherError, "expected auto, cpu, cuda"),
+        ({"device": "gpu"}, OptionError, "expected auto, cpu, cuda"),
         ({"input_size": 64}, TeacherError, "object has its own"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -450,3 +480,136 @@ def test_the_observer_hears_of_every_image(photos: Path, tmp_path: Path):
 def test_the_cpu_is_always_there():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in ("cpu", "cuda")
+
+
+def begin_half(photos: Path, path: Path) -> Path:
+    """A store of which the first part is built."""
+    make(photos, path, share="0/3")
+    return path
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")], ids=["flip", "rm", "empty"]
+)
+@pytest.mark.parametrize(
+    "name", ["indices/c/0/0/0/0", "values/c/0/0/0/0", "journal/part-00000.parquet", "indices/zarr.json"]
+)
+def test_a_damaged_part_is_built_again(
+    photos: Path, tmp_path: Path, name: str, damage: Callable[[Path], object]
+):
+    make(photos, tmp_path / "whole")
+    store = begin_half(photos, tmp_path / "s")
+    damage(store / name)
+    make(photos, store)
+    assert contents(store) == contents(tmp_path / "whole")
+
+
+def test_a_shard_that_a_finished_store_lost_is_built_again(photos: Path, tmp_path: Path):
+    make(photos, tmp_path / "whole")
+    make(photos, tmp_path / "s")
+    (tmp_path / "s" / "values/c/0/0/0/0").unlink()
+    assert make(photos, tmp_path / "s").labelled == 4
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "samples.parquet"])
+def test_what_a_build_began_with_may_not_change(photos: Path, tmp_path: Path, name: str):
+    store = begin_half(photos, tmp_path / "s")
+    data = (store / name).read_bytes()
+    (store / name).write_bytes(data.replace(b"photos", b"phones"))
+    if name == "samples.parquet":
+        table = pq.read_table(store / name)
+        ids = table["sample_id"].to_pylist()
+        ids[0], ids[1] = ids[1], ids[0]
+        pq.write_table(table.set_column(1, table.schema.field(1), [ids]), store / name)
+    with pytest.raises(DamagedFileError, match="not what the build began with"):
+        make(photos, store)
+
+
+def test_labels_are_never_joined_to_other_samples(photos: Path, tmp_path: Path):
+    store = begin_half(photos, tmp_path / "s")
+    table = pq.read_table(store / "samples.parquet")
+    ids = table["sample_id"].to_pylist()
+    ids[0], ids[1] = ids[1], ids[0]
+    pq.write_table(table.set_column(1, table.schema.field(1), [ids]), store / "samples.parquet")
+    (store / "journal/running/begun.json").unlink()
+    with pytest.raises(DamagedFileError, match="'sample_id' of its sample table is not that of the images"):
+        make(photos, store)
+
+
+def test_a_bad_first_image_does_not_hide_negative_logits(photos: Path, tmp_path: Path):
+    (photos / "aaa.jpg").write_bytes(b"no image")
+    teacher = ColourTeacher(offset=-10.0)
+    with pytest.raises(AbsentRuleError):
+        make(photos, tmp_path / "s", teacher=teacher, absent=None, batch_size=1)
+
+
+def test_somebody_elses_zarr_group_is_refused_before_the_teacher_is_loaded(photos: Path, tmp_path: Path):
+    zarr.create_group(tmp_path / "theirs.zarr")
+    before = contents(tmp_path / "theirs.zarr")
+    with pytest.raises(FormatError, match="no label store"):
+        make(photos, tmp_path / "theirs.zarr", teacher="nowhere:to_be_found")
+    assert contents(tmp_path / "theirs.zarr") == before
+
+
+class KilledDecoder(ClassFolders):
+    """Its third image kills the process that reads it, as the system does when memory runs out."""
+
+    def read(self, row: int) -> bytes:
+        if row == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(row)
+
+
+def test_a_decoder_that_is_killed_is_no_bug_of_ours(photos: Path, tmp_path: Path):
+    with pytest.raises(ImageReadError, match=r"a process that decodes images ended.*--workers"):
+        make(KilledDecoder(photos), tmp_path / "s", workers=1)
+
+
+@pytest.mark.parametrize("field", ["name", "licence"])
+def test_text_that_is_not_utf8_is_refused(photos: Path, tmp_path: Path, field: str):
+    with pytest.raises(OptionError, match="UTF-8"):
+        make(photos, tmp_path / "s", **{field: "x\udcff"})
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"mean": (float("nan"), 0, 0)}, {"std": (1, 0, 1)}, {"std": (1, float("inf"), 1)}]
+)
+def test_means_and_deviations_have_to_be_numbers(photos: Path, tmp_path: Path, numbers: dict[str, Any]):
+    with pytest.raises(OptionError, match="expected"):
+        build("efficientnet_lite0", photos, tmp_path / "s", **numbers)
+
+
+def test_another_limit_is_guessed_where_images_are_gone(photos: Path, tmp_path: Path):
+    begin_half(photos, tmp_path / "s")
+    with pytest.raises(ImagesChangedError, match="was another --limit given"):
+        make(photos, tmp_path / "s", limit=4)
+
+
+def test_a_class_folder_in_another_normal_form_is_found(tmp_path: Path):
+    folder = tmp_path / "photos" / unicodedata.normalize("NFD", "café")
+    folder.mkdir(parents=True)
+    Image.new("RGB", (9, 9), "red").save(folder / "a.png")
+    teacher = ColourTeacher()
+    names = ["café", *teacher.facts.classes.names[1:]]
+    teacher.facts = replace(teacher.facts, classes=Classes.of(None, names, "made up"))
+    make(tmp_path / "photos", tmp_path / "s", teacher=teacher)
+    assert open_store(tmp_path / "s").samples["class_index"].to_pylist() == [0]
+
+
+def test_a_share_that_fails_leaves_the_locks_of_another(tmp_path: Path):
+    store = tmp_path / "s"
+    with hold_share(store, Share(1, 2)):
+        with pytest.raises(RuntimeError, match="no teacher"), hold_share(store, Share(0, 2)):
+            raise RuntimeError("no teacher")
+        with pytest.raises(StoreBusyError), hold_share(store, Share(1, 2)):
+            pass
+        assert list((store / "journal/running").iterdir())
+    assert not store.exists()
