@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def build(ctx: click.Context, /, *, log_file: Path | None, **options: Any) -> No
     if log_file is not None:
         require_outside("--log", log_file, Path(options["out"]))
         ctx.call_on_close(_log_to(log_file))
+    # For --teacher module:factory, as `python -m` finds modules in the folder that it is started in.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         with show_progress(is_quiet=bool(ctx.obj)) as observer:
             report = build_store(**options, observer=observer)

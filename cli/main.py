@@ -47,7 +47,9 @@ class _LazyGroup(click.Group):
         except OSError as error:
             _fail(f"{error.filename!r}: {error.strerror}" if error.filename else str(error))
         except KeyboardInterrupt:
-            _fail("interrupted; what is finished stays, run the same command again to go on")
+            _fail(
+                "interrupted; finished parts stay (of --shard-rows images each), run the same command again to go on"
+            )
 
 
 def _fail(message: str) -> NoReturn:

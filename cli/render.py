@@ -129,7 +129,7 @@ def store_summary(summary: StoreSummary) -> str:
         ),
         ("classes", manifest.classes.source or "unknown; give --class-names when building"),
         ("size", _size(summary)),
-        ("licence", manifest.licence or "not stated"),
+        ("licence", manifest.licence or "of the labels: not stated"),
         *[("cite", citation) for citation in manifest.citation],
         *_agreement(manifest),
         *_statistics(summary),

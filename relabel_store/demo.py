@@ -8,7 +8,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from relabel_store.errors import MissingDependencyError
+from relabel_store.errors import MissingDependencyError, TargetExistsError
 from relabel_store.generate.build import BuildReport, build
 from relabel_store.generate.images import open_images
 from relabel_store.generate.observer import BuildObserver
@@ -16,7 +16,7 @@ from relabel_store.overlay import draw_sample, save_picture
 from relabel_store.store.reader import open_store
 
 TEACHER = "efficientnet_lite0"
-INPUT_SIZE = 448  # pixels; twice what it was trained at: 14 x 14 cells show more than 7 x 7
+INPUT_SIZE = 224  # pixels, as it was trained; at 448 the map is finer and the pooled targets nearly flat
 
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn.datasets", "images")
@@ -53,9 +53,17 @@ def run_demo(directory: Path, observer: BuildObserver | None = None) -> DemoRepo
 
     Raises
     ------
+    TargetExistsError
+        The directory holds something else.
     MissingDependencyError
         A package with photographs, or the teacher's, is not installed.
     """
+    strangers = sorted({path.name for path in directory.glob("*")} - {"photos", "labels.zarr", "pictures"})
+    if strangers or (directory.is_dir() and any(directory.glob("photos/*/"))):
+        raise TargetExistsError(
+            f"demo {str(directory)!r}: holds {(strangers or ['photos in folders'])[0]!r}, which no demo made; "
+            "choose a new directory"
+        )
     images, store_path, pictures = directory / "photos", directory / "labels.zarr", directory / "pictures"
     for folder in (images, pictures):
         folder.mkdir(parents=True, exist_ok=True)

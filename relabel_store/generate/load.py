@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import importlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -68,10 +67,10 @@ class TeacherOptions:
 
     def __post_init__(self) -> None:
         for name, numbers in (("mean", self.mean), ("std", self.std)):
-            if numbers is not None and not all(math.isfinite(number) for number in numbers):
-                raise OptionError(f"{name}: {numbers}, expected finite numbers")
+            if numbers is not None and not all(0 <= number <= 1 for number in numbers):
+                raise OptionError(f"{name}: {numbers}, expected fractions of the largest pixel value, 0 to 1")
         if self.std is not None and min(self.std) <= 0:
-            raise OptionError(f"std: {self.std}, expected positive numbers")
+            raise OptionError(f"std: {self.std}, expected more than 0")
 
 
 def load_teacher(name: str, options: TeacherOptions | None = None) -> Teacher:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,3 +181,34 @@ def test_quiet_builds_say_only_the_answer(run: Run, photos: Path, tmp_path: Path
     result = run("-q", "build", *from_factory, "--images", photos, "--out", tmp_path / "s")
     assert result.stderr == ""
     assert json.loads((tmp_path / "s" / "complete.json").read_bytes())["parts"]
+
+
+def test_a_factory_is_found_in_the_folder_it_is_run_in(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "a_teacher_of_mine.py").write_text(
+        "from relabel_store.generate.toy import make_colour_teacher as make\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    teacher = ("--teacher", "a_teacher_of_mine:make", "--workers", "0")
+    assert run("build", *teacher, "--images", photos, "--out", "s").exit_code == 0
+
+
+def test_the_log_says_how_a_build_ended(run: Run, photos: Path, tmp_path: Path):
+    log = tmp_path / "build.log"
+    arguments = ("--images", photos, "--out", tmp_path / "s", "--log", log)
+    assert run("build", *from_factory, *arguments).exit_code == 0
+    assert "complete, 6 images labelled" in log.read_text()
+    assert run("build", *from_factory, *arguments, "--top-k", "2").exit_code == 3
+    assert "ERROR ended: store 'photos, colours' was begun with other labels" in log.read_text()
+
+
+@pytest.mark.parametrize("path", ["s/build.log", "elsewhere/../s/build.log"])
+def test_no_log_is_written_into_a_store(path: str, run: Run, photos: Path, tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    out = tmp_path / "s"
+    assert run("build", *from_factory, "--images", photos, "--out", out).exit_code == 0
+    result = run("build", *from_factory, "--images", photos, "--out", out, "--log", tmp_path / path)
+    assert result.exit_code == 2
+    assert not (out / "build.log").exists()

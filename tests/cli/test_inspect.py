@@ -119,3 +119,9 @@ def test_a_plot_that_cannot_be_drawn_says_why(
     assert result.exit_code == status
     assert message in result.stderr
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_no_picture_is_written_into_a_store(run: Run, store: Path, tmp_path: Path):
+    result = run("inspect", store, "cat/photo 0001", "--images", tmp_path, "--plot", store / "p.png")
+    assert result.exit_code == 2
+    assert "a store holds nothing but itself" in result.stderr
