@@ -35,7 +35,7 @@ def main(demo: Path) -> None:
         boxes,
     )
 
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    figure = Figure(figsize=(12, 7), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplot_mosaic(
         [["photo"] * 3 + ["map"] * 3, ["c0", "t0", "c1", "t1", "c2", "t2"]],
@@ -82,7 +82,10 @@ def main(demo: Path) -> None:
         bars.axis("off")
     for name in ("photo", "map", "c0", "c1", "c2"):
         axes[name].set(xticks=[], yticks=[])
-    figure.savefig(Path(__file__).with_name("crops.png"), dpi=90)
+    canvas = figure.canvas
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(200).save(Path(__file__).with_name("crops.png"), optimize=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from relabel_store.errors import (
 from relabel_store.manifest import Manifest
 from relabel_store.store.decoded import DecodedStore, StoreFacts, decode_all
 from relabel_store.store.encoded import EncodedStore
-from relabel_store.store.files import sync_directory
+from relabel_store.store.files import sync_directory, sync_file
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.reader import Arrays, open_store
 from relabel_store.store.samples import SCHEMA
@@ -282,9 +282,9 @@ def _write_entry(store: EncodedStore, directory: Path) -> None:
         "checksums": {name: dict(sorted(writer.checksums.items())) for name, writer in writers.items()},
     }
     for name in files:
-        _sync_file(directory / name)
+        sync_file(directory / name)
     (directory / _ENTRY_FILE).write_bytes(canonical_json(document))
-    _sync_file(directory / _ENTRY_FILE)
+    sync_file(directory / _ENTRY_FILE)
     sync_directory(directory)
 
 
@@ -318,14 +318,6 @@ class _ArrayWriter:
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_document(entry: Path) -> dict[str, Any]:

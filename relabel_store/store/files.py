@@ -194,6 +194,11 @@ def _make_directory(path: Path) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make renames and removals in a directory durable."""
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a file, or to a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
