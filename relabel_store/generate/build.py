@@ -290,7 +290,7 @@ class _Build:
         free = shutil.disk_usage(existing).free
         if free < needed:
             raise NotEnoughSpaceError(
-                f"output {str(self.path)!r}: {free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB needed for "
+                f"output {str(self.path)!r}: {free / 1e6:,.1f} MB free, about {needed / 1e6:,.1f} MB needed for "
                 f"{samples} images at {grid[0]}x{grid[1]} cells and top {self.options.top_k}; free some or use --limit"
             )
 

@@ -51,7 +51,8 @@ def require_same_labels(found: Manifest, wanted: Manifest, *, is_batch_size_give
 def _differences(found: Manifest, wanted: Manifest, is_batch_size_given: bool) -> Iterator[str]:
     for what, theirs, ours in _compared(found, wanted):
         if theirs != ours:
-            yield f"{what} {_shown(theirs)}, now {_shown(ours)}"
+            hint = f" (--name {theirs!r} keeps it)" if what == "name of the labels" else ""
+            yield f"{what} {_shown(theirs)}, now {_shown(ours)}{hint}"
     if (
         is_batch_size_given
         and found.build

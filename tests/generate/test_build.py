@@ -613,3 +613,11 @@ def test_a_share_that_fails_leaves_the_locks_of_another(tmp_path: Path):
             pass
         assert list((store / "journal/running").iterdir())
     assert not store.exists()
+
+
+def test_a_folder_of_another_name_says_how_to_keep_the_name(photos: Path, tmp_path: Path):
+    begin_half(photos, tmp_path / "s")
+    photos.rename(tmp_path / "pictures")
+    with pytest.raises(SettingsChangedError, match="--name 'photos, colours' keeps it"):
+        make(tmp_path / "pictures", tmp_path / "s")
+    assert make(tmp_path / "pictures", tmp_path / "s", name="photos, colours").is_complete
