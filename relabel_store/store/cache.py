@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from relabel_store.errors import (
     UnfinishedStoreError,
 )
 from relabel_store.manifest import Manifest
-from relabel_store.store.decoded import DecodedStore, StoreFacts, decode_all
+from relabel_store.store.decoded import DecodedStore, StoreFacts, for_each_part
 from relabel_store.store.encoded import EncodedStore
 from relabel_store.store.files import sync_directory, sync_file
 from relabel_store.store.locks import hold_lock
@@ -258,12 +259,25 @@ def _make_entry(store: EncodedStore, entry: Path) -> MaterializedStore:
 
 
 def _write_entry(store: EncodedStore, directory: Path) -> None:
+    specs = array_specs(store.manifest)
     writers = {
-        name: _ArrayWriter(directory / f"{name}.npy", spec.shape, spec.dtype)
-        for name, spec in array_specs(store.manifest).items()
+        name: _ArrayWriter(directory / f"{name}.npy", spec.shape, spec.dtype) for name, spec in specs.items()
     }
+    own = threading.local()  # room for a part, of each thread
+
+    def copy(part: int) -> None:
+        rows = store.manifest.rows_of_part(part)
+        if not hasattr(own, "room"):
+            own.room = {
+                name: np.empty((spec.shard_rows, *spec.shape[1:]), spec.dtype) for name, spec in specs.items()
+            }
+        found = {name: array[: len(rows)] for name, array in own.room.items()}
+        store.decode_part(part, found)
+        for name, writer in writers.items():
+            writer.put(rows, found[name])
+
     try:
-        decode_all(store, lambda name, rows, found: writers[name].put(rows, found))
+        for_each_part(store, copy)
     finally:
         for writer in writers.values():
             writer.close()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -96,28 +95,19 @@ def load_store(store: EncodedStore) -> DecodedStore:
         name: np.empty(array.shape, array.dtype) for name, array in array_specs(store.manifest).items()
     }
 
-    def put(name: str, rows: range, found: NDArray[Any]) -> None:
-        arrays[name][rows.start : rows.stop] = found
+    def decode(part: int) -> None:
+        rows = store.manifest.rows_of_part(part)
+        store.decode_part(part, {name: array[rows.start : rows.stop] for name, array in arrays.items()})
 
-    decode_all(store, put)
+    for_each_part(store, decode)
     return DecodedStore(StoreFacts.of(store), store.samples, arrays)
 
 
-def decode_all(store: EncodedStore, put: Callable[[str, range, NDArray[Any]], None]) -> None:
-    """Decode every finished part of a store, on all cores.
+def for_each_part(store: EncodedStore, decode: Callable[[int], None]) -> None:
+    """Call a function with every finished part of a store, on all cores.
 
-    Parameters
-    ----------
-    put
-        Is given the name of an array, some rows, and their decoded content; from several threads, each rows of
-        its own.
+    Threads do: reading, hashing, decompressing and copying all let others run meanwhile.
     """
-
-    def decode(part: int) -> None:
-        for name, found in store.part_arrays(part).items():
-            put(name, store.manifest.rows_of_part(part), found)
-
-    # Threads do: reading, hashing, decompressing and copying all let others run meanwhile.
     with ThreadPoolExecutor(_usable_cores(), thread_name_prefix="decode") as threads:
         running = [threads.submit(decode, part) for part in sorted(store.parts)]
         try:

@@ -112,19 +112,24 @@ class EncodedStore(LabelStore):
 
         return materialize_store(self, cache_dir, verify=verify)
 
-    def part_arrays(self, part: int) -> Arrays:
-        """Return every row of a finished part, decoded in one go, rows of bad images included.
+    def decode_part(self, part: int, into: Arrays) -> None:
+        """Decode every row of a finished part in one go, rows of bad images included.
 
         For whoever decodes a whole store. The file of each shard is read once, and checked.
+
+        Parameters
+        ----------
+        into
+            C-contiguous arrays of as many rows as the part has, by name, to be overwritten: new ones for each
+            part would take a seventh of the time.
 
         Raises
         ------
         DamagedFileError
             It is not what was written.
         """
-        return {
-            name: self._arrays.read_shard(name, part, self._shard(name, part)) for name in self._arrays.specs
-        }
+        for name, rows in into.items():
+            self._arrays.read_shard(name, part, self._shard(name, part), rows)
 
     def _gather(self, rows: NDArray[np.int64]) -> Arrays:
         chunk_rows = self.manifest.layout.chunk_rows
