@@ -8,7 +8,7 @@ beforehand: nothing waits for a device, ``torch.compile`` makes one graph of it,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -183,14 +183,16 @@ class LabelPooling(nn.Module):
         rows, columns = self._weights(boxes_xyxy, indices.shape[2:], hflip, vflip)
         n, bins = len(rows), (rows.shape[1], columns.shape[1])
         sums = rows.new_zeros(n, bins[0] * bins[1] * self._num_sums)
-        for crops in self._slices(n, bins, rows.device):
-            at = self._classes_of(indices[crops])
-            if bins == (1, 1):
-                weights = rows[crops, 0, :, None] * columns[crops, 0, None, :]  # (n, n_rows, n_cols)
-                weighted = scores[crops].to(torch.float32, copy=True).mul_(weights[:, None])
-            else:
-                at, weighted = self._in_windows(at, scores[crops].float(), rows[crops], columns[crops])
-            sums[crops].scatter_add_(1, at.flatten(1), weighted.flatten(1))
+        if bins == (1, 1):
+            cells = rows[:, 0, :, None] * columns[:, 0, None, :]  # (n, n_rows, n_cols)
+            for into, index, score, weight in _pieces(_CPU_CROPS, sums, indices, scores, cells[:, None]):
+                weighted = score.to(torch.float32, copy=True).mul_(weight)
+                into.scatter_add_(1, self._classes_of(index).flatten(1), weighted.flatten(1))
+        else:
+            step = max(1, _CPU_CROPS // (bins[0] * bins[1]))
+            for into, index, score, row, column in _pieces(step, sums, indices, scores, rows, columns):
+                at, weighted = self._in_windows(self._classes_of(index), score.float(), row, column)
+                into.scatter_add_(1, at.flatten(1), weighted.flatten(1))
         logits = sums.view(n, *bins, self._num_sums)[..., : self.num_targets]
         if absent is not None:
             logits = logits + (rows @ absent @ columns.mT)[..., None]
@@ -253,14 +255,6 @@ class LabelPooling(nn.Module):
         # One more column collects the classes that the student does not have.
         return self.num_targets + (self.student_class is not None)
 
-    @staticmethod
-    def _slices(n: int, bins: tuple[int, int], device: torch.device) -> list[slice]:
-        """Return the crops to work on at once: all of them on a device that likes large batches."""
-        if device.type != "cpu" or torch.compiler.is_compiling():
-            return [slice(0, n)]
-        step = max(1, _CPU_CROPS // (bins[0] * bins[1]))
-        return [slice(start, start + step) for start in range(0, n, step)]
-
     def _weights(
         self, boxes_xyxy: Tensor, grid: Sequence[int], hflip: Tensor | None, vflip: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -268,18 +262,17 @@ class LabelPooling(nn.Module):
         boxes = boxes_xyxy.float()
         if not self.variant.is_localized:
             boxes = boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(boxes), 4)
-        low, high = boxes[:, :2], boxes[:, 2:]
-        is_box = ((low < high) & (low >= -MAX_EDGE) & (high <= MAX_EDGE)).all(dim=1, keepdim=True)
-        x0, y0, x1, y1 = torch.where(is_box, boxes, 0).unbind(dim=1)
-        if self.legacy_xy_swap:
-            x0, y0, x1, y1 = y0, x0, y1, x1
+        starts, stops = boxes[:, :2], boxes[:, 2:]
+        is_box = ((starts < stops) & (starts >= -MAX_EDGE) & (stops <= MAX_EDGE)).all(dim=1, keepdim=True)
+        starts, stops = torch.where(is_box, starts, 0), torch.where(is_box, stops, 0)
+        x, y = (1, 0) if self.legacy_xy_swap else (0, 1)
         n_out = self.output_size if self.variant.is_localized else (1, 1)
         if grid[0] == grid[1] and n_out[0] == n_out[1]:  # half the calls, which is most of their time
-            both = axis_weights(torch.cat([y0, x0]), torch.cat([y1, x1]), n_cells=grid[0], n_bins=n_out[0])
-            rows, columns = both[: len(boxes)], both[len(boxes) :]
+            both = axis_weights(starts, stops, n_cells=grid[0], n_bins=n_out[0])
+            rows, columns = both[:, y], both[:, x]
         else:
-            rows = axis_weights(y0, y1, n_cells=grid[0], n_bins=n_out[0])
-            columns = axis_weights(x0, x1, n_cells=grid[1], n_bins=n_out[1])
+            rows = axis_weights(starts[:, y], stops[:, y], n_cells=grid[0], n_bins=n_out[0])
+            columns = axis_weights(starts[:, x], stops[:, x], n_cells=grid[1], n_bins=n_out[1])
         if n_out[1] > 1 and hflip is not None:
             columns = torch.where(hflip[:, None, None], columns.flip(1), columns)
         if n_out[0] > 1 and vflip is not None:
@@ -322,18 +315,26 @@ class LabelPooling(nn.Module):
             )
 
 
+def _pieces(n: int, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Yield tensors `n` crops at a time; all at once on a device that likes large batches."""
+    if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
+        return [tensors]
+    starts = range(0, len(tensors[0]), n)
+    return (tuple(tensor[start : start + n] for tensor in tensors) for start in starts)
+
+
 def axis_weights(starts: Tensor, stops: Tensor, *, n_cells: int, n_bins: int = 1) -> Tensor:
     """Return by how much each cell of an axis counts in each bin of a box.
 
     Parameters
     ----------
     starts, stops
-        float32 ``(n,)``: edges of the boxes along this axis, fractions of the image.
+        float32, of any shape: edges of the boxes along this axis, fractions of the image.
 
     Returns
     -------
     Tensor
-        float32 ``(n, n_bins, n_cells)``.
+        float32, of two more dimensions, ``(n_bins, n_cells)``.
 
     Notes
     -----
@@ -341,20 +342,22 @@ def axis_weights(starts: Tensor, stops: Tensor, *, n_cells: int, n_bins: int = 1
     cells.
     """
     first = starts * n_cells - 0.5
-    size = (stops * n_cells - 0.5 - first).clamp(min=1) / n_bins
-    n_points = size.ceil()[:, None]
+    size = (stops * n_cells).sub_(0.5).sub_(first).clamp_(min=1).div_(n_bins)[..., None]
+    n_points = size.ceil()
     steps = torch.arange(_most_points(n_points, n_cells, n_bins), device=starts.device) + 0.5
-    offsets = steps * size[:, None] / n_points
-    bins = first[:, None] + torch.arange(n_bins, device=starts.device) * size[:, None]
-    points = bins[:, :, None] + offsets[:, None, :]  # (n, n_bins, most points)
-    counts = (points >= -1) & (points <= n_cells) & (steps < n_points)[:, None, :]
-    weight = counts / n_points[:, :, None]
-    nearest = points.clamp(0, n_cells - 1)
-    low = nearest.long()
-    above = (nearest - low) * weight
-    weights = points.new_zeros(len(starts), n_bins, n_cells + 1)
-    weights.scatter_add_(2, low, weight - above).scatter_add_(2, low + 1, above)
-    return weights[:, :, :n_cells]
+    points = (steps * size).div_(n_points)[..., None, :]
+    if n_bins == 1:
+        points = points + first[..., None, None]
+    else:
+        bins = torch.arange(n_bins, device=starts.device) * size
+        points = points + bins.add_(first[..., None])[..., None]  # (..., n_bins, most points)
+    counts = (points >= -1) & (points <= n_cells) & (steps < n_points)[..., None, :]
+    weight = counts / n_points[..., None]
+    low = points.clamp_(0, n_cells - 1).long()
+    above = points.sub_(low).mul_(weight)
+    weights = points.new_zeros(*points.shape[:-1], n_cells + 1)
+    weights.scatter_add_(-1, low, weight.sub_(above)).scatter_add_(-1, low + 1, above)
+    return weights[..., :n_cells]
 
 
 def _most_points(n_points: Tensor, n_cells: int, n_bins: int) -> int:
