@@ -161,6 +161,7 @@ class BuildInfo:
 
     batch_size: int
     threads: int
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from relabel_store.errors import BadImageError, ImageReadError
-from relabel_store.generate.decode import decode_image
+from relabel_store.generate.decode import Decoded, decode_image
+from relabel_store.generate.decoder_watch import DecoderBlame, DecoderWatch, WorkerEndedError
 from relabel_store.generate.images import ImageSource
 from relabel_store.generate.teacher import TeacherInput
 
@@ -45,11 +47,15 @@ class Batch:
     pixels
         uint8 ``(n, height, width, 3)``; black where an image is bad, so that every image keeps its
         place in the batch whatever becomes of its neighbours.
+    read_s, decode_s
+        Seconds that reading and decoding took.
     """
 
     rows: range
     pixels: Tensor
     facts: list[ImageFacts]
+    read_s: float = 0.0
+    decode_s: float = 0.0
 
     @property
     def is_good(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -65,40 +71,66 @@ class _Unread:
 
 
 class _Decoder(Dataset["Batch | _Unread"]):
-    """Decodes the batch of some rows; runs in worker processes."""
+    """Decodes the batch of some rows; runs in worker processes.
 
-    def __init__(self, source: ImageSource, images: TeacherInput) -> None:
+    Parameters
+    ----------
+    watch
+        Is told what each process is at.
+    refused
+        Why some rows are bad images that are not to be decoded.
+    """
+
+    def __init__(
+        self, source: ImageSource, images: TeacherInput, watch: DecoderWatch, refused: Mapping[int, str]
+    ) -> None:
         self._source = source
         self._input = images
+        self._watch = watch
+        self._refused = refused
 
     def __getitem__(self, rows: range) -> Batch | _Unread:
         pixels = np.zeros((len(rows), *self._input.size, 3), np.uint8)
         facts = []
+        read_s = decode_s = 0.0
         for position, row in enumerate(rows):
+            started = time.perf_counter()
             try:
                 data, (size_bytes, mtime_ns) = self._read(row)
             except OSError as error:
                 return _Unread(f"image {self._source.paths[row]!r}: {error.strerror or type(error).__name__}")
             found = ImageFacts(row, hashlib.sha256(data).hexdigest(), size_bytes, mtime_ns)
+            read_s += time.perf_counter() - started
+            started = time.perf_counter()
             try:
-                decoded = decode_image(data, size=self._input.size, interpolation=self._input.interpolation)
+                decoded = self._decode(row, data)
             except BadImageError as error:
-                facts.append(ImageFacts(**{**found.__dict__, "reason": str(error)}))
+                facts.append(replace(found, reason=str(error)))
                 continue
+            finally:
+                decode_s += time.perf_counter() - started
             pixels[position] = decoded.pixels
-            shape = {
-                "width": decoded.width,
-                "height": decoded.height,
-                "exif_orientation": decoded.exif_orientation,
-            }
-            facts.append(ImageFacts(**{**found.__dict__, **shape}))
-        return Batch(rows, torch.from_numpy(pixels), facts)
+            facts.append(
+                replace(
+                    found,
+                    width=decoded.width,
+                    height=decoded.height,
+                    exif_orientation=decoded.exif_orientation,
+                )
+            )
+        return Batch(rows, torch.from_numpy(pixels), facts, read_s, decode_s)
 
     def _read(self, row: int) -> tuple[bytes, tuple[int, int]]:
         def read() -> tuple[bytes, tuple[int, int]]:
             return self._source.read(row), self._source.fingerprint(row)
 
         return with_retries(read)
+
+    def _decode(self, row: int, data: bytes) -> Decoded:
+        if row in self._refused:
+            raise BadImageError(self._refused[row])
+        with self._watch.decoding(row):
+            return decode_image(data, size=self._input.size, interpolation=self._input.interpolation)
 
 
 def with_retries(read: Callable[[], tuple[bytes, tuple[int, int]]]) -> tuple[bytes, tuple[int, int]]:
@@ -138,25 +170,40 @@ def decoded_batches(
     Raises
     ------
     ImageReadError
-        An image cannot be read, also after a few seconds.
+        An image cannot be read, also after a few seconds; or the processes that decode end again and again.
+
+    Notes
+    -----
+    An image whose decoder hangs, or takes its process down, is a bad image if it does so twice.
     """
-    loader = DataLoader(
-        _Decoder(source, images),
-        batch_size=None,
-        sampler=batches,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=_PREFETCHED_BATCHES if workers else None,
-    )
-    for batch in _next_of(iter(loader)):
-        if isinstance(batch, _Unread):
-            raise ImageReadError(
-                f"{batch.message}; parts that are finished stay, run the same build again to go on"
-            )
-        yield batch
+    left = deque(batches)
+    blame = DecoderBlame()
+    while left:
+        watch = DecoderWatch(workers)
+        loader = DataLoader(
+            _Decoder(source, images, watch, blame.refused),
+            batch_size=None,
+            sampler=tuple(left),
+            num_workers=workers,
+            pin_memory=pin_memory,
+            prefetch_factor=_PREFETCHED_BATCHES if workers else None,
+        )
+        try:
+            for batch in _caught(loader):
+                if isinstance(batch, _Unread):
+                    raise ImageReadError(
+                        f"{batch.message}; parts that are finished stay, run the same build again to go on"
+                    )
+                yield batch
+                left.popleft()
+                blame.forgive()
+        except WorkerEndedError as error:
+            blame.take(watch, error)
 
 
-def _next_of(batches: Iterator[Batch | _Unread]) -> Iterator[Batch | _Unread]:
+def _caught(loader: DataLoader[Batch | _Unread]) -> Iterator[Batch | _Unread]:
+    """Yield batches; raise `WorkerEndedError` where a process that decodes them ended."""
+    batches = iter(loader)
     while True:
         try:
             batch = next(batches)
@@ -165,8 +212,5 @@ def _next_of(batches: Iterator[Batch | _Unread]) -> Iterator[Batch | _Unread]:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise ImageReadError(
-                f"a process that decodes images ended: {str(error).splitlines()[0]} Out of memory? Use fewer "
-                "--workers; parts that are finished stay, run the same build again to go on"
-            ) from error
+            raise WorkerEndedError(str(error).splitlines()[0]) from error
         yield batch

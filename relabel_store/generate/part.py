@@ -15,8 +15,10 @@ from relabel_store.errors import AbsentRuleError, BadImageStop, ImageReadError, 
 from relabel_store.generate.batches import Batch, ImageFacts, decoded_batches, split_rows
 from relabel_store.generate.images import ImageSource
 from relabel_store.generate.observer import BatchReport
+from relabel_store.generate.profile import Profile, Stage
 from relabel_store.generate.precision import Precision
-from relabel_store.generate.reduce import Kept, keep_top_k
+from relabel_store.generate.reduce import Kept
+from relabel_store.generate.scoring import Scorer, Scoring
 from relabel_store.generate.teacher import Teacher
 from relabel_store.labels.pooling import pool_image
 from relabel_store.labels.topk import sort_ranks
@@ -80,8 +82,17 @@ class PartLabeller:
         self._writer = writer
         self._device = device
         self._label_map: LabelSpec = writer.manifest.label_map
-        self._precision = Precision(writer.manifest.teacher.precision)
         self._batch_size = writer.manifest.build.batch_size
+        self._scorer = Scorer(
+            teacher,
+            device,
+            precision=Precision(writer.manifest.teacher.precision),
+            k=self._label_map.k,
+            with_rest=self._label_map.absent is AbsentRule.REST,
+            pad_to=self._batch_size if writer.manifest.build.is_compiled else None,
+        )
+        self.profile = Profile(device)
+        """Where the time goes."""
         has_absent_classes = self._label_map.k < self._label_map.num_classes
         is_zero = self._label_map.absent is AbsentRule.ZERO
         self._must_check_absent_rule = has_absent_classes and is_zero and not is_absent_rule_named
@@ -96,10 +107,14 @@ class PartLabeller:
 
     def write(self, labels: UnencodedPart) -> PartRecord:
         """Encode a part and commit it."""
-        return self._writer.write_part(labels.part, self._encode(labels))
+        with self.profile.timed(Stage.ENCODE):
+            encoded = self._encode(labels)
+        with self.profile.timed(Stage.WRITE):
+            return self._writer.write_part(labels.part, encoded)
 
     def label_parts(self, parts: Iterable[int], *, workers: int) -> Iterator[UnencodedPart]:
         """Yield the labels of some parts, whose images are decoded ahead across their borders."""
+        self.profile.workers = workers
         batches = {part: self.batches_of(part) for part in parts}
         decoded = decoded_batches(
             self._source,
@@ -120,18 +135,18 @@ class PartLabeller:
 
     def _score_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, _Scores]]:
         """Score batch after batch, taking each result off the device while the next is computed."""
-        running: tuple[Batch, Kept] | None = None
+        running: tuple[Batch, Scoring] | None = None
         try:
-            for batch in batches:
+            for batch in self._awaited(batches):
                 if self._stop_on_bad_image:
                     self._require_good_images(batch)
-                launched = batch, self._launch(batch.pixels)
-                if self._must_check_absent_rule and batch.is_good.any():
-                    self._require_positive_logits(*launched)
-                    self._must_check_absent_rule = False
+                launched = batch, self._scorer.launch(batch.pixels)
                 before, running = running, launched
                 if before is not None:
                     yield self._finish(*before)
+                if self._must_check_absent_rule and batch.is_good.any():
+                    yield self._finish(*launched)  # which checks it, before the second batch is begun
+                    running = None
         except (ImageReadError, BadImageStop):
             # What was launched before is whole, and may be all that its part was waiting for.
             if running is not None:
@@ -140,17 +155,26 @@ class PartLabeller:
         if running is not None:
             yield self._finish(*running)
 
-    def _launch(self, pixels: torch.Tensor) -> Kept:
-        label_map = self._label_map
-        with torch.inference_mode():
-            images = self._teacher.facts.input.normalize(pixels.to(self._device, non_blocking=True))
-            logits = self._teacher.dense_logits(images, self._precision)
-            return keep_top_k(logits, label_map.k, with_rest=label_map.absent is AbsentRule.REST)
+    def _awaited(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield batches, timing how long they are waited for."""
+        iterator = iter(batches)
+        while True:
+            with self.profile.timed(Stage.WAIT):
+                batch = next(iterator, None)
+            if batch is None:
+                return
+            self.profile.seconds[Stage.READ] += batch.read_s
+            self.profile.seconds[Stage.DECODE] += batch.decode_s
+            yield batch
 
-    def _finish(self, batch: Batch, kept: Kept) -> tuple[Batch, _Scores]:
-        rest = None if kept.rest is None else kept.rest.cpu().numpy()
-        scores = _Scores(kept.indices.int().cpu().numpy(), kept.values.cpu().numpy(), rest)
+    def _finish(self, batch: Batch, scoring: Scoring) -> tuple[Batch, _Scores]:
+        kept = scoring.result(self.profile)
+        self.profile.images += len(batch.rows)
+        scores = _scores_of(kept)
         self._require_finite(batch, scores)
+        if self._must_check_absent_rule and batch.is_good.any():
+            self._require_positive_logits(batch, scores)
+            self._must_check_absent_rule = False
         if self._on_batch is not None:
             self._on_batch(self._report(batch, scores))
         return batch, scores
@@ -179,8 +203,8 @@ class PartLabeller:
                     "or build with --on-bad-image record"
                 )
 
-    def _require_positive_logits(self, batch: Batch, kept: Kept) -> None:
-        values = kept.values.cpu().numpy()[batch.is_good]
+    def _require_positive_logits(self, batch: Batch, scores: _Scores) -> None:
+        values = scores.values[batch.is_good]
         negative = np.count_nonzero(values < 0) / max(values.size, 1)
         if negative > _MAX_NEGATIVE_FRACTION:
             raise AbsentRuleError(
@@ -200,11 +224,11 @@ class PartLabeller:
             row = batch.rows[int(broken[0])]
             hint = (
                 ""
-                if self._precision is Precision.FP32
+                if self._scorer.precision is Precision.FP32
                 else "; use --precision bf16 or fp32, which do not overflow"
             )
             raise NonFiniteLogitsError(
-                f"teacher {self._teacher.facts.name!r} in {self._precision.value}: NaN or infinite logits for "
+                f"teacher {self._teacher.facts.name!r} in {self._scorer.precision.value}: NaN or infinite logits for "
                 f"{len(broken)} of {len(batch.rows)} images, {self._source.paths[row]!r} first, "
                 f"expected finite ones{hint}"
             )
@@ -233,6 +257,11 @@ class PartLabeller:
             ),
             exif_oriented=sum(facts.exif_orientation != 1 for facts in part.facts),
         )
+
+
+def _scores_of(kept: Kept) -> _Scores:
+    rest = None if kept.rest is None else kept.rest.numpy()
+    return _Scores(kept.indices.int().numpy(), kept.values.numpy(), rest)
 
 
 def _facts_table(facts: list[ImageFacts]) -> pa.Table:

@@ -1,0 +1,120 @@
+"""Images that hang their decoder, or take its process down: which they are.
+
+A broken file can drive a decoder written in C into a loop or a fault that no exception reports. The process that
+decodes it then has to go; it leaves behind which row it was at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import get_worker_info
+
+from relabel_store.errors import ImageReadError
+
+log = logging.getLogger("relabel_store.build")
+
+DECODE_LIMIT_S = 60.0
+"""Seconds that an image may take to be decoded: 178 megapixels, the most that are tried, take about 10."""
+
+_ATTEMPTS = 2  # before it is the image's fault: the system may have ended the process for its own reasons
+_FRUITLESS_ENDS = 4  # of processes, with no batch between them and no image to blame
+_IDLE = -1
+
+
+class WorkerEndedError(Exception):
+    """A process that decodes images ended."""
+
+
+class DecoderWatch:
+    """What each decoding process is at, in memory that outlives them.
+
+    Parameters
+    ----------
+    workers
+        Processes; with 0, nothing is watched: the process that is hung is the caller's own.
+    """
+
+    def __init__(self, workers: int) -> None:
+        # Of each process: its id, the row that it decodes, since when on the clock that all processes share.
+        self._slots = torch.full((workers, 3), _IDLE, dtype=torch.float64).share_memory_()
+        self._limit_s = DECODE_LIMIT_S
+
+    @contextlib.contextmanager
+    def decoding(self, row: int) -> Iterator[None]:
+        """Note that this process decodes a row; end the process if it takes too long."""
+        worker = get_worker_info()
+        if worker is None:
+            yield
+            return
+        slot = self._slots[worker.id]
+        slot[0], slot[2], slot[1] = os.getpid(), time.monotonic(), row
+        # A thread of its own that needs no lock of the interpreter, which a hung decoder may hold.
+        with open(os.devnull, "w") as nowhere:
+            faulthandler.dump_traceback_later(self._limit_s, exit=True, file=nowhere)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+                slot[1] = _IDLE
+
+    def suspects(self, message: str) -> dict[int, str]:
+        """Return the rows that a process may have ended over, and why it may have.
+
+        Parameters
+        ----------
+        message
+            PyTorch's, which names the processes.
+        """
+        named = {int(number) for number in re.findall(r"\d+", message)}
+        found = {}
+        for pid, row, since in self._slots.tolist():
+            if row != _IDLE and int(pid) in named:
+                hung = time.monotonic() - since >= self._limit_s
+                found[int(row)] = (
+                    f"not decoded within {self._limit_s:g} s" if hung else "its decoder took its process down"
+                )
+        return found
+
+
+class DecoderBlame:
+    """Which images are bad because processes ended over them."""
+
+    def __init__(self) -> None:
+        self.refused: dict[int, str] = {}
+        """Why some rows are not to be decoded."""
+        self._ends: Counter[int] = Counter()
+        self._fruitless = 0
+
+    def forgive(self) -> None:
+        """Note that a batch came through."""
+        self._fruitless = 0
+
+    def take(self, watch: DecoderWatch, error: WorkerEndedError) -> None:
+        """Find out which image a process ended over.
+
+        Raises
+        ------
+        ImageReadError
+            None, several times in a row: then it is not the images.
+        """
+        self._fruitless += 1
+        for row, reason in watch.suspects(str(error)).items():
+            self._ends[row] += 1
+            log.warning("row %d: %s (%s)", row, reason, error)
+            if self._ends[row] >= _ATTEMPTS:
+                self.refused[row] = reason
+                self._fruitless = 0
+        if self._fruitless >= _FRUITLESS_ENDS:
+            raise ImageReadError(
+                f"a process that decodes images ended {self._fruitless} times in a row: {error} Out of memory? "
+                "Use fewer --workers; parts that are finished stay, run the same build again to go on"
+            ) from error
