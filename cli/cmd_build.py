@@ -63,10 +63,15 @@ _FILE = click.Path(path_type=Path)
     type=click.Choice(["fp32", "bf16", "fp16"]),
     help="Arithmetic of the teacher's features.  [default: bf16 on a GPU that has it, else fp32]",
 )
-@click.option("--batch-size", type=click.IntRange(1), help="Images a batch.  [default: by the device]")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    help="Images a batch.  [default: 8; on a GPU as many as gain]",
+)
 @click.option(
     "--workers", type=click.IntRange(0), help="Processes that decode images.  [default: by the device]"
 )
+@click.option("--compile", is_flag=True, help="Compile the teacher's features: minutes first, faster then.")
 @click.option(
     "--shard-rows", type=click.IntRange(1), default=4096, show_default=True, help="Images a shard and part."
 )
@@ -79,9 +84,10 @@ _FILE = click.Path(path_type=Path)
     help="Record an image that cannot be decoded and go on; stop; or try recorded ones anew.",
 )
 @click.option("--share", type=ShareType(), help="Build only the I-th of N shares, 0-based.")
+@click.option("--profile", "wants_profile", is_flag=True, help="Print where the time went.")
 @click.option("--log", "log_file", type=_FILE, help="Append a log to this file.")
 @click.pass_context
-def build(ctx: click.Context, /, *, log_file: Path | None, **options: Any) -> None:
+def build(ctx: click.Context, /, *, log_file: Path | None, wants_profile: bool, **options: Any) -> None:
     """Label images with a teacher and write a store.
 
     A build that was stopped, by whatever, goes on when the same command is run again. Exit status 1
@@ -103,6 +109,8 @@ def build(ctx: click.Context, /, *, log_file: Path | None, **options: Any) -> No
     text = render.build_report(report)
     _log_end(text, logging.INFO)
     click.echo(text)
+    if wants_profile:
+        click.echo(render.profile(report.profile))
     ctx.exit(1 if report.bad_images else 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from relabel_store.generate.build import BuildReport
     from relabel_store.generate.catalog import CatalogEntry
+    from relabel_store.generate.profile import Profile
     from relabel_store.inspect.summary import ClassFrequency, SampleSummary, StoreSummary
     from relabel_store.manifest import Manifest
     from relabel_store.store.cache import CacheEntry
@@ -71,6 +73,54 @@ def cleared_entries(entries: Sequence[CacheEntry]) -> str:
     """Return what was removed from the cache."""
     size = _bytes(sum(entry.size_bytes for entry in entries))
     return f"{_count(len(entries), 'materialized store')} removed, {size}"
+
+
+def profile(found: Profile | None) -> str:
+    """Return where the time of a build went, and what would make it shorter."""
+    from relabel_store.generate.profile import PLACES
+
+    if found is None or not found.images:
+        return "profile: nothing was labelled by this run"
+    table = Table(box=None, pad_edge=False, header_style="")
+    for heading in ("STAGE", "BY", "SECONDS", "MS AN IMAGE", "BUSY"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("STAGE", "BY") else "right")
+    for stage, seconds in found.seconds.items():
+        by = PLACES[stage]
+        if by == "workers":
+            by = _count(found.workers, "worker") if found.workers else "main"
+        table.add_row(
+            stage.value,
+            by,
+            f"{seconds:.2f}",
+            f"{seconds / found.images * 1e3:.2f}",
+            f"{found.busy(stage):.0%}",
+        )
+    whole = f"{found.images} images in {found.wall_s:.2f} s, {found.images / found.wall_s:.1f} images/s"
+    return f"{_table_text(table)}\n{whole}\n{_bottleneck(found)}"
+
+
+def _bottleneck(found: Profile) -> str:
+    from relabel_store.generate.profile import Stage
+
+    stage = found.bottleneck()
+    assert stage is not None
+    if stage in (Stage.READ, Stage.DECODE):
+        what = "reading images" if stage is Stage.READ else "decoding images"
+        cores = os.cpu_count() or 1
+        if found.workers < cores:
+            return (
+                f"bottleneck: {what}; more --workers than {found.workers} would help, there are {cores} cores"
+            )
+        where = "a faster disk" if stage is Stage.READ else "more cores"
+        return f"bottleneck: {what}, with {found.workers} workers on {cores} cores; {where} would help"
+    if stage in (Stage.ENCODE, Stage.WRITE):
+        return "bottleneck: writing the store; a faster disk for --out would help"
+    if stage is Stage.TOP_K:
+        return "bottleneck: finding the best classes on the device; more devices (--share) would help"
+    if stage is Stage.TRANSFER:
+        return "bottleneck: moving images to the device; a larger --batch-size or more devices (--share) would help"
+    faster = "--precision bf16" if found.device.type == "cuda" else "a GPU"
+    return f"bottleneck: the teacher itself, as it should be; {faster}, --compile or more devices (--share) would help"
 
 
 def build_report(report: BuildReport) -> str:

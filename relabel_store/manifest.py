@@ -7,7 +7,7 @@ import typing
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum, StrEnum
 from typing import Any, TypeVar
 
@@ -19,6 +19,9 @@ from relabel_store.schema import schema_errors
 SCHEMA = "manifest-v1"
 
 T = TypeVar("T")
+
+# Of a field that came after the first stores were written: their manifests read and write as they always did.
+OMITTED_BY_DEFAULT = {"omitted by default": True}
 
 
 class State(StrEnum):
@@ -161,7 +164,7 @@ class BuildInfo:
 
     batch_size: int
     threads: int
-    is_compiled: bool = False
+    is_compiled: bool = field(default=False, metadata=OMITTED_BY_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as JSON types."""
-        document: dict[str, Any] = _to_json(asdict(self))
+        document: dict[str, Any] = _to_json(self)
         return document
 
     @classmethod
@@ -327,6 +330,12 @@ def _to_json(value: Any) -> Any:
         return value.value
     if isinstance(value, Mapping):
         return {key: _to_json(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return {
+            member.name: _to_json(getattr(value, member.name))
+            for member in fields(value)
+            if member.metadata != OMITTED_BY_DEFAULT or getattr(value, member.name) != member.default
+        }
     if isinstance(value, tuple | list):
         return [_to_json(item) for item in value]
     return value

@@ -90,35 +90,35 @@ class _Decoder(Dataset["Batch | _Unread"]):
         self._refused = refused
 
     def __getitem__(self, rows: range) -> Batch | _Unread:
-        pixels = np.zeros((len(rows), *self._input.size, 3), np.uint8)
-        facts = []
-        read_s = decode_s = 0.0
-        for position, row in enumerate(rows):
-            started = time.perf_counter()
+        started = time.perf_counter()
+        files = []
+        for row in rows:
             try:
-                data, (size_bytes, mtime_ns) = self._read(row)
+                files.append(self._read(row))
             except OSError as error:
                 return _Unread(f"image {self._source.paths[row]!r}: {error.strerror or type(error).__name__}")
-            found = ImageFacts(row, hashlib.sha256(data).hexdigest(), size_bytes, mtime_ns)
-            read_s += time.perf_counter() - started
-            started = time.perf_counter()
-            try:
-                decoded = self._decode(row, data)
-            except BadImageError as error:
-                facts.append(replace(found, reason=str(error)))
-                continue
-            finally:
-                decode_s += time.perf_counter() - started
-            pixels[position] = decoded.pixels
-            facts.append(
-                replace(
-                    found,
-                    width=decoded.width,
-                    height=decoded.height,
-                    exif_orientation=decoded.exif_orientation,
+        read = time.perf_counter()
+        pixels = np.zeros((len(rows), *self._input.size, 3), np.uint8)
+        facts = []
+        with self._watch.decoding():
+            for position, (row, (data, (size_bytes, mtime_ns))) in enumerate(zip(rows, files, strict=True)):
+                found = ImageFacts(row, hashlib.sha256(data).hexdigest(), size_bytes, mtime_ns)
+                try:
+                    decoded = self._decode(row, data)
+                except BadImageError as error:
+                    facts.append(replace(found, reason=str(error)))
+                    continue
+                pixels[position] = decoded.pixels
+                facts.append(
+                    replace(
+                        found,
+                        width=decoded.width,
+                        height=decoded.height,
+                        exif_orientation=decoded.exif_orientation,
+                    )
                 )
-            )
-        return Batch(rows, torch.from_numpy(pixels), facts, read_s, decode_s)
+        decode_s = time.perf_counter() - read
+        return Batch(rows, torch.from_numpy(pixels), facts, read - started, decode_s)
 
     def _read(self, row: int) -> tuple[bytes, tuple[int, int]]:
         def read() -> tuple[bytes, tuple[int, int]]:
@@ -129,8 +129,8 @@ class _Decoder(Dataset["Batch | _Unread"]):
     def _decode(self, row: int, data: bytes) -> Decoded:
         if row in self._refused:
             raise BadImageError(self._refused[row])
-        with self._watch.decoding(row):
-            return decode_image(data, size=self._input.size, interpolation=self._input.interpolation)
+        self._watch.begin(row)
+        return decode_image(data, size=self._input.size, interpolation=self._input.interpolation)
 
 
 def with_retries(read: Callable[[], tuple[bytes, tuple[int, int]]]) -> tuple[bytes, tuple[int, int]]:

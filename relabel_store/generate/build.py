@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,7 @@ import torch
 
 from relabel_store import spec
 from relabel_store.errors import NotEnoughSpaceError, OptionError, TeacherError
+from relabel_store.generate.batch_size import best_batch_size
 from relabel_store.generate.engines.local import label_locally
 from relabel_store.generate.images import ImageSource, open_images
 from relabel_store.generate.limit import LimitedImages
@@ -23,9 +25,11 @@ from relabel_store.generate.load import TeacherOptions, load_teacher, planned_in
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.generate.part import PartLabeller
 from relabel_store.generate.precision import Precision
+from relabel_store.generate.profile import Profile
 from relabel_store.generate.resume import require_same_images, require_same_labels
+from relabel_store.generate.scoring import Scorer
 from relabel_store.generate.share import Share, hold_share
-from relabel_store.generate.teacher import Teacher, check_identity, probe_grid
+from relabel_store.generate.teacher import Teacher, check_identity, compile_teacher, probe_grid
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import (
     AbsentRule,
@@ -45,7 +49,6 @@ from relabel_store.store.writer import StoreWriter, is_store, require_free_targe
 log = logging.getLogger("relabel_store.build")
 
 _CPU_BATCH = 8
-_CUDA_BATCH = 32
 _MAX_CUDA_WORKERS = 16
 # Measured at 15x15x5 in the exact form, the largest: 2,600 bytes a sample of 1,125 pairs; the sample table
 # takes 60 more with ImageNet's names.
@@ -79,7 +82,10 @@ class BuildOptions:
     precision
         None is bf16 on a GPU that has it, fp32 elsewhere.
     batch_size, workers
-        Images a batch; processes that decode. None chooses by the device.
+        Images a batch; processes that decode. None chooses by the device: on a GPU, the batch is the
+        largest that fits and still gains.
+    compile
+        Compile the teacher's features.
     limit
         Label only so many images, spread evenly over all of them.
     """
@@ -94,6 +100,7 @@ class BuildOptions:
     precision: Precision | None = None
     batch_size: int | None = None
     workers: int | None = None
+    compile: bool = False
     shard_rows: int = spec.SHARD_ROWS
     limit: int | None = None
     on_bad_image: OnBadImage = OnBadImage.RECORD
@@ -135,6 +142,8 @@ class BuildReport:
         Samples labelled by this run.
     bad_images
         Path and reason of every image of the store that has no label.
+    profile
+        Where the time of this run went; None where nothing was left to label.
     """
 
     path: Path
@@ -143,6 +152,7 @@ class BuildReport:
     labelled: int
     parts_left: int
     bad_images: tuple[tuple[str, str], ...]
+    profile: Profile | None = None
 
 
 def build(
@@ -166,6 +176,7 @@ def build(
     precision: str | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    compile: bool = False,  # noqa: A002 - the option's name
     shard_rows: int = spec.SHARD_ROWS,
     limit: int | None = None,
     on_bad_image: str = "record",
@@ -232,6 +243,7 @@ def build(
         precision=None if precision is None else Precision(precision),
         batch_size=batch_size,
         workers=workers,
+        compile=compile,
         shard_rows=shard_rows,
         limit=limit,
         on_bad_image=OnBadImage(on_bad_image),
@@ -276,6 +288,10 @@ class _Build:
             manifest = self._describe(loaded, source, device)
             self.observer.on_teacher(manifest.teacher)
             writer = self._open_writer(manifest, source)
+            if self.options.compile:  # after the checks, which look at batches of other sizes
+                assert writer.manifest.build is not None
+                precision = Precision(writer.manifest.teacher.precision)
+                compile_teacher(loaded, device, precision, writer.manifest.build.batch_size)
             return self._label(writer, loaded, source, device)
 
     def _open_images(self, images: str | os.PathLike[str] | ImageSource) -> ImageSource:
@@ -342,10 +358,21 @@ class _Build:
             ),
             layout=Layout(shard_rows=min(options.shard_rows, whole_chunks), chunk_rows=chunk_rows),
             build=BuildInfo(
-                batch_size=options.batch_size or (_CUDA_BATCH if device.type == "cuda" else _CPU_BATCH),
+                batch_size=options.batch_size or self._best_batch_size(teacher, device, precision),
                 threads=torch.get_num_threads(),
+                is_compiled=options.compile,
             ),
         )
+
+    def _best_batch_size(self, teacher: Teacher, device: torch.device, precision: Precision) -> int:
+        if device.type != "cuda" or is_store(self.path):  # that was begun with one of its own
+            return _CPU_BATCH
+        options = self.options
+        with_rest = options.absent is AbsentRule.REST
+        scorer = Scorer(teacher, device, precision=precision, k=options.top_k, with_rest=with_rest)
+        found = best_batch_size(scorer, teacher.facts.input.size)
+        log.info("%d images a batch: the largest that fits and still gains", found)
+        return found
 
     def _open_writer(self, manifest: Manifest, source: ImageSource) -> StoreWriter:
         if is_store(self.path):
@@ -372,8 +399,7 @@ class _Build:
         samples = sum(len(writer.manifest.rows_of_part(part)) for part in mine)
         to_do = sum(len(writer.manifest.rows_of_part(part)) for part in missing)
         self.observer.on_start(samples=samples, finished_samples=samples - to_do, parts=len(missing))
-        if missing:
-            self._label_parts(writer, teacher, source, device, missing)
+        profile = self._label_parts(writer, teacher, source, device, missing) if missing else None
         left = writer.missing_parts()
         if not left:
             writer.complete()
@@ -387,6 +413,7 @@ class _Build:
             labelled=to_do,
             parts_left=len(left),
             bad_images=tuple((source.paths[row], reason) for row, reason in bad),
+            profile=profile,
         )
 
     def _label_parts(
@@ -396,7 +423,7 @@ class _Build:
         source: ImageSource,
         device: torch.device,
         parts: Sequence[int],
-    ) -> None:
+    ) -> Profile:
         labeller = PartLabeller(
             teacher,
             source,
@@ -408,6 +435,7 @@ class _Build:
         )
         assert writer.manifest.build is not None
         workers = _default_workers(device) if self.options.workers is None else self.options.workers
+        started = time.perf_counter()
         with _fixed_arithmetic(writer.manifest.build.threads):
             for record in label_locally(labeller, parts, workers=workers):
                 log.info(
@@ -416,6 +444,8 @@ class _Build:
                     writer.manifest.num_parts,
                     len(record.rows),
                 )
+        labeller.profile.wall_s = time.perf_counter() - started
+        return labeller.profile
 
 
 def _is_utf8(text: str) -> bool:

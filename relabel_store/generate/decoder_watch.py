@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import re
 import time
@@ -26,6 +27,7 @@ DECODE_LIMIT_S = 60.0
 """Seconds that an image may take to be decoded: 178 megapixels, the most that are tried, take about 10."""
 
 _ATTEMPTS = 2  # before it is the image's fault: the system may have ended the process for its own reasons
+_ARMED_AGAIN = 0.1  # of the limit: an image gets at least nine tenths of it
 _FRUITLESS_ENDS = 4  # of processes, with no batch between them and no image to blame
 _IDLE = -1
 
@@ -45,26 +47,41 @@ class DecoderWatch:
 
     def __init__(self, workers: int) -> None:
         # Of each process: its id, the row that it decodes, since when on the clock that all processes share.
-        self._slots = torch.full((workers, 3), _IDLE, dtype=torch.float64).share_memory_()
+        self._slots = torch.full((workers, 3), _IDLE, dtype=torch.float64)
+        self._slots.share_memory_()  # type: ignore[no-untyped-call]
         self._limit_s = DECODE_LIMIT_S
+        self._armed_s = -math.inf
+        self._null: int | None = None
 
     @contextlib.contextmanager
-    def decoding(self, row: int) -> Iterator[None]:
-        """Note that this process decodes a row; end the process if it takes too long."""
+    def decoding(self) -> Iterator[None]:
+        """Watch this process while the block decodes a batch."""
+        try:
+            yield
+        finally:
+            worker = get_worker_info()
+            if worker is not None:
+                faulthandler.cancel_dump_traceback_later()
+                self._slots[worker.id, 1] = _IDLE
+                self._armed_s = -math.inf
+
+    def begin(self, row: int) -> None:
+        """Note that this process decodes a row from now on; end it if that takes too long."""
         worker = get_worker_info()
         if worker is None:
-            yield
             return
-        slot = self._slots[worker.id]
-        slot[0], slot[2], slot[1] = os.getpid(), time.monotonic(), row
-        # A thread of its own that needs no lock of the interpreter, which a hung decoder may hold.
-        with open(os.devnull, "w") as nowhere:
-            faulthandler.dump_traceback_later(self._limit_s, exit=True, file=nowhere)
-            try:
-                yield
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-                slot[1] = _IDLE
+        now_s = time.monotonic()
+        self._slots[worker.id] = torch.tensor([os.getpid(), row, now_s], dtype=torch.float64)
+        if now_s - self._armed_s > self._limit_s * _ARMED_AGAIN:
+            self._armed_s = now_s
+            # By a thread that needs no lock of the interpreter, which a hung decoder may hold. It takes 60 us to
+            # start, so one serves several images.
+            faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._nowhere())
+
+    def _nowhere(self) -> int:
+        if self._null is None:
+            self._null = os.open(os.devnull, os.O_WRONLY)
+        return self._null
 
     def suspects(self, message: str) -> dict[int, str]:
         """Return the rows that a process may have ended over, and why it may have.
@@ -78,7 +95,7 @@ class DecoderWatch:
         found = {}
         for pid, row, since in self._slots.tolist():
             if row != _IDLE and int(pid) in named:
-                hung = time.monotonic() - since >= self._limit_s
+                hung = time.monotonic() - since >= self._limit_s * (1 - _ARMED_AGAIN)
                 found[int(row)] = (
                     f"not decoded within {self._limit_s:g} s" if hung else "its decoder took its process down"
                 )

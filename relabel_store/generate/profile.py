@@ -129,7 +129,7 @@ class DeviceClock:
     def _now(self) -> float | torch.cuda.Event:
         if self._device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -137,6 +137,6 @@ class DeviceClock:
 def _seconds_between(before: float | torch.cuda.Event, after: float | torch.cuda.Event) -> float:
     if isinstance(before, torch.cuda.Event):
         assert isinstance(after, torch.cuda.Event)
-        return before.elapsed_time(after) / 1e3
+        return float(before.elapsed_time(after)) / 1e3
     assert isinstance(after, float)
     return after - before

@@ -72,7 +72,7 @@ class KeepingTopK:
         self._on_host = [_start_copy(found) for found in (*self._on_device, rest, any_tied)]
         self._copied: torch.cuda.Event | None = None
         if scores.is_cuda:
-            self._copied = torch.cuda.Event()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
 
     def result(self) -> Kept:
@@ -86,6 +86,7 @@ class KeepingTopK:
         assert indices is not None
         return Kept(indices.permute(0, 3, 1, 2), values.permute(0, 3, 1, 2), rest)
 
+    @torch.inference_mode()
     def _settle_ties(self) -> tuple[Tensor, Tensor]:
         values, indices = self._on_device
         assert self._is_tied is not None

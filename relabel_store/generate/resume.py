@@ -60,6 +60,8 @@ def _differences(found: Manifest, wanted: Manifest, is_batch_size_given: bool) -
         and found.build.batch_size != wanted.build.batch_size
     ):
         yield f"batch size {found.build.batch_size}, now {wanted.build.batch_size}"
+    if found.build and wanted.build and found.build.is_compiled != wanted.build.is_compiled:
+        yield f"compiled {found.build.is_compiled}, now {wanted.build.is_compiled}"
 
 
 def _compared(found: Manifest, wanted: Manifest) -> Iterator[tuple[str, Any, Any]]:

@@ -47,6 +47,10 @@ class Scorer:
         self._pad_to = pad_to
         self._at_once: int | None = None  # images, once a batch did not fit
 
+    def fits(self, n: int) -> bool:
+        """Tell whether batches of so many images have fitted in memory so far."""
+        return self._at_once is None or n <= self._at_once
+
     def launch(self, pixels: Tensor) -> Scoring:
         """Give a batch to the device, without waiting for a GPU.
 
@@ -74,7 +78,9 @@ class Scorer:
             if len(pixels) <= at_once:
                 return Scoring([self._keep(pixels, clock)], clock)
             # One after the other, so that no more than one is in memory.
-            return Scoring([self._keep(piece, clock).result() for piece in pixels.split(at_once)], clock)
+            return Scoring(
+                [self._keep(piece, clock).result() for piece in torch.split(pixels, at_once)], clock
+            )
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -118,7 +124,7 @@ class Scoring:
 
     def result(self, profile: Profile) -> Kept:
         """Return what is kept, in host memory, and what the device did in a profile."""
-        with profile.timed(Stage.COLLECT), torch.inference_mode():
+        with profile.timed(Stage.COLLECT):
             kept = [piece.result() if isinstance(piece, KeepingTopK) else piece for piece in self._pieces]
         self._clock.add_to(profile)
         if len(kept) == 1:

@@ -151,6 +151,11 @@ class TimmTeacher:
         """Move the model to a device, weights of convolutions in channels-last order."""
         self._dense.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def compile(self) -> None:
+        """Compile the model's features with ``torch.compile``, at the first batch of each size."""
+        model = self._dense.model
+        model.forward_features = torch.compile(model.forward_features, dynamic=False)  # type: ignore[assignment,arg-type]
+
     def dense_logits(self, images: Tensor, precision: Precision) -> Tensor:
         """Return the score of each class in each cell: float32 ``(n, num_classes, n_rows, n_cols)``."""
         return self._dense.logits(images, autocast=precision.autocast)
@@ -161,6 +166,33 @@ class TimmTeacher:
         The largest difference in standard deviations of the model's logits, in float32.
         """
         return identity_error(self._dense, images)
+
+
+def compile_teacher(teacher: Teacher, device: torch.device, precision: Precision, batch_size: int) -> None:
+    """Compile a teacher that knows how to be, one of timm's or one with a method ``compile``, for one batch size.
+
+    Raises
+    ------
+    TeacherError
+        It does not, or what it is made of cannot be compiled here.
+    """
+    compile_it = getattr(teacher, "compile", None)
+    if not callable(compile_it):
+        raise TeacherError(
+            f"teacher {teacher.facts.name!r}: has no method compile(), which --compile calls; leave the option out"
+        )
+    from torch._dynamo.exc import TorchDynamoException  # two seconds, for those who compile
+
+    compile_it()
+    pixels = torch.zeros((batch_size, *teacher.facts.input.size, 3), dtype=torch.uint8, device=device)
+    try:
+        with torch.inference_mode():
+            teacher.dense_logits(teacher.facts.input.normalize(pixels), precision)
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise TeacherError(
+            f"teacher {teacher.facts.name!r}: torch.compile gave up ({reason}); leave --compile out"
+        ) from error
 
 
 def check_identity(teacher: Teacher, device: torch.device) -> float | None:

@@ -212,3 +212,21 @@ def test_no_log_is_written_into_a_store(path: str, run: Run, photos: Path, tmp_p
     result = run("build", *from_factory, "--images", photos, "--out", out, "--log", tmp_path / path)
     assert result.exit_code == 2
     assert not (out / "build.log").exists()
+
+
+def test_a_profile_names_the_stages_and_the_bottleneck(run: Run, photos: Path, tmp_path: Path):
+    arguments = ("build", *from_factory, "--images", photos, "--out", tmp_path / "s", "--profile")
+    lines = run(*arguments).stdout.splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("STAGE"))
+    stages = [line[:17].strip() for line in lines[head + 1 : -2]]
+    assert stages[:3] == ["read", "decode", "wait for images"]
+    assert {"forward", "encode", "write"} <= set(stages)
+    assert lines[-2].startswith("6 images in ")
+    assert lines[-1].startswith("bottleneck: ")
+    assert run(*arguments).stdout.splitlines()[-1] == "profile: nothing was labelled by this run"
+
+
+def test_a_teacher_that_cannot_be_compiled_is_a_mistake(run: Run, photos: Path, tmp_path: Path):
+    result = run("build", *from_factory, "--images", photos, "--out", tmp_path / "s", "--compile")
+    assert result.exit_code == 3
+    assert "leave the option out" in result.stderr

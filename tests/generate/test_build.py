@@ -42,6 +42,7 @@ from relabel_store.generate.build import BuildReport, build, choose_device
 from relabel_store.generate.images import ClassFolders
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.precision import Precision
+from relabel_store.generate.profile import Stage
 from relabel_store.generate.share import Share, hold_share
 from relabel_store.generate.toy import ColourTeacher
 from relabel_store.manifest import Classes
@@ -621,3 +622,90 @@ def test_a_folder_of_another_name_says_how_to_keep_the_name(photos: Path, tmp_pa
     with pytest.raises(SettingsChangedError, match="--name 'photos, colours' keeps it"):
         make(tmp_path / "pictures", tmp_path / "s")
     assert make(tmp_path / "pictures", tmp_path / "s", name="photos, colours").is_complete
+
+
+class CompilableTeacher(ColourTeacher):
+    """Notes when it is compiled, and the sizes of the batches that come after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] | None = None
+
+    def compile(self) -> None:
+        self.batches = []
+
+    def dense_logits(self, images: Tensor, precision: Precision) -> Tensor:
+        if self.batches is not None:
+            self.batches.append(len(images))
+        return super().dense_logits(images, precision)
+
+
+def test_a_teacher_is_compiled_after_the_checks_and_for_one_size(photos: Path, tmp_path: Path):
+    teacher = CompilableTeacher()
+    report = make(photos, tmp_path / "s", teacher=teacher, compile=True)
+    assert teacher.batches == [3, *[3] * 6]  # to compile it; three parts of a batch of three and one of one
+    assert report.manifest.build is not None
+    assert report.manifest.build.is_compiled
+    make(photos, tmp_path / "plain")
+    assert contents(tmp_path / "s")["indices/c/0/0/0/0"] == contents(tmp_path / "plain")["indices/c/0/0/0/0"]
+
+
+def test_going_on_takes_the_same_arithmetic(photos: Path, tmp_path: Path):
+    with pytest.raises(InterruptedError):
+        make(photos, tmp_path / "s", teacher=CompilableTeacher(), compile=True, observer=StopAfter(3))
+    with pytest.raises(SettingsChangedError, match="compiled True, now False"):
+        make(photos, tmp_path / "s", teacher=CompilableTeacher())
+    assert make(photos, tmp_path / "s", teacher=CompilableTeacher(), compile=True).is_complete
+
+
+def test_a_teacher_that_cannot_be_compiled_says_so(photos: Path, tmp_path: Path):
+    with pytest.raises(TeacherError, match=r"no method compile\(\).*leave the option out"):
+        make(photos, tmp_path / "s", compile=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_timm_model_gives_the_same_labels(photos: Path, tmp_path: Path):
+    timm = pytest.importorskip("timm")
+    from relabel_store.generate.teacher import TeacherFacts, TeacherInput, TimmTeacher
+    from relabel_store.manifest import Weights
+
+    def teacher() -> TimmTeacher:
+        torch.manual_seed(0)
+        facts = TeacherFacts(
+            "tiny", TeacherInput((64, 64)), 10, Classes.of(None, None, "x"), Weights("x", None)
+        )
+        return TimmTeacher(timm.create_model("test_resnet.r160_in1k", num_classes=10), facts)
+
+    plain = make(photos, tmp_path / "plain", teacher=teacher(), value_step="exact", absent="rest")
+    compiled = make(
+        photos, tmp_path / "compiled", teacher=teacher(), value_step="exact", absent="rest", compile=True
+    )
+    one, other = (open_store(report.path).load().read_rows(range(12)) for report in (plain, compiled))
+    np.testing.assert_allclose(one.values.astype(np.float32), other.values.astype(np.float32), atol=2e-3)
+
+
+def test_the_profile_says_where_the_time_went(photos: Path, tmp_path: Path):
+    report = make(photos, tmp_path / "s", workers=1)
+    profile = report.profile
+    assert profile is not None
+    assert (profile.images, profile.workers) == (12, 1)
+    idle = {Stage.COLLECT, Stage.WAIT_WRITE}  # a CPU may have nothing to wait for
+    assert {stage for stage, seconds in profile.seconds.items() if not seconds} <= idle
+    assert all(seconds <= profile.wall_s for seconds in profile.seconds.values())
+    assert profile.bottleneck() is not None
+    assert make(photos, tmp_path / "s").profile is None
+
+
+def test_a_build_goes_on_after_running_out_of_memory(photos: Path, tmp_path: Path):
+    class Small(ColourTeacher):
+        def dense_logits(self, images: Tensor, precision: Precision) -> Tensor:
+            if len(images) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().dense_logits(images, precision)
+
+    make(photos, tmp_path / "s", teacher=Small())
+    make(photos, tmp_path / "plain")
+    for row in range(12):
+        one, other = open_store(tmp_path / "s")[row], open_store(tmp_path / "plain")[row]
+        np.testing.assert_array_equal(one.indices, other.indices)
+        np.testing.assert_array_equal(one.values, other.values)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from relabel_store.generate.part import PartLabeller
+from relabel_store.generate.profile import Stage
 from relabel_store.store.journal import PartRecord
 
 _MAX_UNWRITTEN_PARTS = 2  # each about 40 MB of unrounded scores at 4,096 rows of 15x15x5
@@ -28,6 +29,10 @@ def label_locally(labeller: PartLabeller, parts: Sequence[int], *, workers: int)
         for labels in labeller.label_parts(parts, workers=workers):
             unwritten.append(writer.submit(labeller.write, labels))
             while unwritten and (unwritten[0].done() or len(unwritten) > _MAX_UNWRITTEN_PARTS):
-                yield unwritten.popleft().result()
+                with labeller.profile.timed(Stage.WAIT_WRITE):
+                    record = unwritten.popleft().result()
+                yield record
         while unwritten:
-            yield unwritten.popleft().result()
+            with labeller.profile.timed(Stage.WAIT_WRITE):
+                record = unwritten.popleft().result()
+            yield record
