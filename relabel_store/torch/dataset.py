@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from relabel_store.errors import GeometryError, JoinError, LabelMismatchError
 from relabel_store.labels.boxes import require_boxes
 from relabel_store.store.reader import LabelStore
+from relabel_store.store.samples import column_values
 from relabel_store.torch.crops import CropBox
 from relabel_store.torch.join import JoinMode, join_labels, require_class_order, sample_ids_of
 from relabel_store.torch.pooling import LabelPooling
@@ -128,7 +129,9 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         self._require_class_order(images)
         sizes = store.samples.select(["width", "height"])
         self._labelled_sizes = np.stack(
-            [column.fill_null(0).to_numpy()[self.join.rows] for column in sizes.columns], axis=1
+            [column_values(column, null=0)[self.join.rows] for column in sizes.columns],
+            axis=1,
+            dtype=np.int32,
         )
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from relabel_store.errors import FormatError, JoinError
 from relabel_store.store.reader import LabelStore
+from relabel_store.store.samples import column_values, take_rows
 
 __all__ = ["SampleImages"]
 
@@ -42,11 +43,11 @@ class SampleImages(Dataset[tuple[Image.Image, int]]):
     def __init__(self, root: str | os.PathLike[str], store: LabelStore) -> None:
         self.root = Path(root)
         rows = np.flatnonzero(store.has_labels(np.arange(len(store))))
-        table = store.samples.select(["sample_id", "path", "class_index"]).take(rows)
+        table = take_rows(store.samples.select(["sample_id", "path", "class_index"]), rows)
         # Arrow's buffers rather than lists: a million Python strings would be copied into each worker, a page
         # at a time, as it counts references to them.
         self._paths = table["path"].combine_chunks()
-        self._class_indices = table["class_index"].fill_null(-1).to_numpy()
+        self._class_indices = column_values(table["class_index"]).astype(np.int32)
         self.sample_ids = table["sample_id"].to_pylist()
         self.class_to_idx = store.manifest.classes.index_of_folder()
         if len(self) and not self._path(0).is_file():

@@ -15,8 +15,10 @@ from relabel_store.store.samples import (
     FACTS_SCHEMA,
     SCHEMA,
     SampleIndex,
+    column_values,
     from_parquet,
     planned_samples,
+    take_rows,
     to_parquet,
     with_facts,
 )
@@ -205,6 +207,27 @@ def test_many_ids_are_found_as_one_is(sample_ids: list[str], asked: list[str]) -
 def test_the_id_of_a_row_is_the_one_in_the_table() -> None:
     index = index_of(["c", "a", "b"])
     assert index.sample_ids(np.array([2, 0, 1, 2])) == ["b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.chunked_array([[1, None], [3]], pa.int32()), [1, -1, 3]),
+        (pa.array([None, 5, 6], pa.uint64())[1:], [5, 6]),
+        (pa.nulls(2, pa.int32()), [-1, -1]),
+        (pa.chunked_array([], pa.int32()), []),
+    ],
+    ids=["chunks and a null", "a slice", "nothing but nulls", "nothing"],
+)
+def test_the_integers_of_a_column_have_a_number_for_null(column: Any, expected: list[int]) -> None:
+    found = column_values(column)
+    assert (found.tolist(), found.dtype) == (expected, np.int64)
+
+
+def test_rows_of_a_table_come_in_the_order_asked() -> None:
+    every = np.arange(6)[::-2]  # a view with steps of its own
+    assert take_rows(plan(list("abcdef")), every)["sample_id"].to_pylist() == ["f", "d", "b"]
+    assert len(take_rows(plan(["a"]), np.zeros(0, np.int64))) == 0
 
 
 def test_ids_in_several_chunks_are_found() -> None:
