@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relabel_store.errors import FormatError, SampleNotFoundError
+from relabel_store.store import samples
 from relabel_store.store.samples import (
     FACTS_SCHEMA,
     SCHEMA,
+    SampleIds,
     SampleIndex,
     column_values,
     from_parquet,
     planned_samples,
-    take_rows,
     to_parquet,
     with_facts,
 )
@@ -224,10 +225,16 @@ def test_the_integers_of_a_column_have_a_number_for_null(column: Any, expected: 
     assert (found.tolist(), found.dtype) == (expected, np.int64)
 
 
-def test_rows_of_a_table_come_in_the_order_asked() -> None:
-    every = np.arange(6)[::-2]  # a view with steps of its own
-    assert take_rows(plan(list("abcdef")), every)["sample_id"].to_pylist() == ["f", "d", "b"]
-    assert len(take_rows(plan(["a"]), np.zeros(0, np.int64))) == 0
+def test_ids_of_rows_are_a_sequence_of_strings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_ROW_GROUP_ROWS", 2)
+    rows = np.arange(6)[::-2]  # a view with steps of its own
+    ids = SampleIds(plan(list("abcdef"))["sample_id"], rows)
+    assert (len(ids), list(ids), ids[0], ids[-1]) == (3, ["f", "d", "b"], "f", "b")
+    assert list(ids[1:]) == ["d", "b"]
+    assert ("d" in ids, "e" in ids, ids.index("b")) == (True, False, 2)
+    assert repr(ids) == "<SampleIds 'f', 'd', …: 3>"
+    with pytest.raises(IndexError):
+        ids[3]
 
 
 def test_ids_in_several_chunks_are_found() -> None:
