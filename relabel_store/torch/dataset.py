@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from relabel_store.errors import GeometryError, JoinError, LabelMismatchError, OptionError
+from relabel_store.errors import CropError, GeometryError, JoinError, LabelMismatchError, OptionError
 from relabel_store.labels.boxes import require_boxes
 from relabel_store.store.reader import LabelStore
 from relabel_store.store.samples import column_values
@@ -146,11 +146,24 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
 
     @property
     def transform(self) -> Any:
-        """What makes the crop; may be set, as ``timm.data.create_loader`` does."""
+        """What makes the crop; may be set, as ``timm.data.create_loader`` does.
+
+        Raises
+        ------
+        CropError
+            It cannot be told what the transform does to the region. Or None, which is how ``create_loader`` begins
+            with ``input_size_choices``: it then crops the items, each labelled as a whole.
+        """
         return self._transform
 
     @transform.setter
     def transform(self, transform: Any) -> None:
+        if transform is None:
+            raise CropError(
+                "transform: set to None, expected what makes the crop; a picture that is cropped outside of the "
+                "dataset, as timm does with input_size_choices, would keep the label of the whole image. Leave "
+                "input_size_choices out; for whole images make another LabelDataset"
+            )
         self._transform, self._tracked = transform, as_tracked(transform)
 
     @property
