@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from relabel_store.testing import make_store
+from relabel_store.testing import make_sample_ids, make_store
 
 PACKAGE = "relabel_store"
 
@@ -181,6 +182,32 @@ def test_opening_a_store_loads_nothing_that_only_building_needs(tmp_path: Path, 
     code = "import relabel_store; relabel_store.open_store(sys.argv[1])[0]"
     needed_elsewhere = {"torch", "torchvision", "timm", "matplotlib", "PIL", "click", "rich"}
     assert loaded_by(code, str(tmp_path / "store")) & needed_elsewhere == set()
+
+
+TRAIN = """
+import relabel_store
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+from relabel_store.torch import LabelDataset, SampleImages
+
+store = relabel_store.open_store(sys.argv[1])
+store.read_rows([0, 5])
+store = store.materialize(sys.argv[2])
+crop = v2.Compose([v2.RandomResizedCrop(8), v2.ToImage()])
+for batch in DataLoader(LabelDataset(SampleImages(sys.argv[3], store), store, crop), 4):
+    pass
+"""
+
+
+def test_training_does_not_load_pandas(tmp_path: Path, rng: object) -> None:
+    pytest.importorskip("pandas", reason="it cannot be loaded then")
+    make_store(tmp_path / "store", rng)  # type: ignore[arg-type]
+    for sample_id in make_sample_ids(8):
+        path = tmp_path / "images" / f"{sample_id}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(path)
+    arguments = (str(tmp_path / name) for name in ("store", "cache", "images"))
+    assert "pandas" not in loaded_by(TRAIN, *arguments)
 
 
 @pytest.mark.parametrize("name", ["LabelMap", "LabelMaps", "LabelStore", "Manifest", "open_store", "build"])

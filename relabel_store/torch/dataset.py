@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from relabel_store.errors import GeometryError, JoinError, LabelMismatchError
+from relabel_store.errors import CropError, GeometryError, JoinError, LabelMismatchError, OptionError
 from relabel_store.labels.boxes import require_boxes
 from relabel_store.store.reader import LabelStore
+from relabel_store.store.samples import column_values
 from relabel_store.torch.crops import CropBox
+from relabel_store.torch.draws import SeededDraws
 from relabel_store.torch.join import JoinMode, join_labels, require_class_order, sample_ids_of
 from relabel_store.torch.pooling import LabelPooling
 from relabel_store.torch.tracking import as_tracked
@@ -67,6 +70,9 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         the dataset is as long as these are many.
     with_class_index
         Give the image dataset's class index as a third member of each item.
+    seed
+        What `transform` draws then follows from the seed, `epoch` and the row of the label alone, whatever the order,
+        the number of workers and that of processes. None: it draws from its process, as in any other dataset.
 
     Raises
     ------
@@ -107,13 +113,15 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         sample_ids: Sequence[str] | None = None,
         join: JoinMode | str = JoinMode.EXACT,
         with_class_index: bool = False,
+        seed: int | None = None,
     ) -> None:
         self.images = images
         self.store = store
         self.pool = LabelPooling(store.num_classes) if pool is None else pool
         self.pool_on = PoolOn(pool_on)
         self.with_class_index = with_class_index
-        self.transform = transform
+        self._draws = None if seed is None else SeededDraws(seed)
+        self._transform, self._tracked = transform, as_tracked(transform)
         _require_untransformed(images)
         if self.pool.num_classes != store.num_classes:
             raise LabelMismatchError(
@@ -128,7 +136,9 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         self._require_class_order(images)
         sizes = store.samples.select(["width", "height"])
         self._labelled_sizes = np.stack(
-            [column.fill_null(0).to_numpy()[self.join.rows] for column in sizes.columns], axis=1
+            [column_values(column, null=0)[self.join.rows] for column in sizes.columns],
+            axis=1,
+            dtype=np.int32,
         )
 
     def __len__(self) -> int:
@@ -136,13 +146,44 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
 
     @property
     def transform(self) -> Any:
-        """What makes the crop; may be set, as ``timm.data.create_loader`` does."""
+        """What makes the crop; may be set, as ``timm.data.create_loader`` does.
+
+        Raises
+        ------
+        CropError
+            It cannot be told what the transform does to the region. Or None, which is how ``create_loader`` begins
+            with ``input_size_choices``: it then crops the items, each labelled as a whole.
+        """
         return self._transform
 
     @transform.setter
     def transform(self, transform: Any) -> None:
-        self._transform = transform
-        self._tracked = as_tracked(transform)
+        if transform is None:
+            raise CropError(
+                "transform: set to None, expected what makes the crop; a picture that is cropped outside of the "
+                "dataset, as timm does with input_size_choices, would keep the label of the whole image. Leave "
+                "input_size_choices out; for whole images make another LabelDataset"
+            )
+        self._transform, self._tracked = transform, as_tracked(transform)
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that is drawn for where there is a seed; to be set before each pass over the data.
+
+        An item raises `OptionError` while it is None, and so does setting it without a seed, which would do nothing.
+        Workers that run already see it. Not ``set_epoch``: timm's training script calls that in place of the
+        sampler's own, and each epoch of a distributed training would come in one order.
+        """
+        return None if self._draws is None else self._draws.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        if self._draws is None:
+            raise OptionError(
+                f"epoch: {epoch}, expected none without a seed; pass seed= to LabelDataset for crops that follow from "
+                "seed, epoch and row"
+            )
+        self._draws.epoch = epoch
 
     @property
     def num_targets(self) -> int:
@@ -174,7 +215,8 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         members = item if isinstance(item, tuple | list) else (item,)
         box = CropBox.of(members[0])
         self._require_geometry(at, box)
-        picture, box = self._tracked(members[0], box)
+        with nullcontext() if self._draws is None else self._draws.of_row(int(self.join.rows[at])):
+            picture, box = self._tracked(members[0], box)
         return _Crop(picture, box, int(members[1]) if self.with_class_index else -1)
 
     def _targets(

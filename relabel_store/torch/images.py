@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,6 +13,7 @@ from torch.utils.data import Dataset
 
 from relabel_store.errors import FormatError, JoinError
 from relabel_store.store.reader import LabelStore
+from relabel_store.store.samples import SampleIds
 
 __all__ = ["SampleImages"]
 
@@ -41,30 +44,37 @@ class SampleImages(Dataset[tuple[Image.Image, int]]):
 
     def __init__(self, root: str | os.PathLike[str], store: LabelStore) -> None:
         self.root = Path(root)
-        rows = np.flatnonzero(store.has_labels(np.arange(len(store))))
-        table = store.samples.select(["sample_id", "path", "class_index"]).take(rows)
-        # Arrow's buffers rather than lists: a million Python strings would be copied into each worker, a page
-        # at a time, as it counts references to them.
-        self._paths = table["path"].combine_chunks()
-        self._class_indices = table["class_index"].fill_null(-1).to_numpy()
-        self.sample_ids = table["sample_id"].to_pylist()
+        # What is said of an image stays in the store's table, which worker processes of a materialized store share.
+        # Lists of a million Python strings would be copied into each, where they are forked a page at a time as
+        # references are counted.
+        self._store = store
+        self._rows = np.flatnonzero(store.has_labels(np.arange(len(store))))
         self.class_to_idx = store.manifest.classes.index_of_folder()
         if len(self) and not self._path(0).is_file():
             raise JoinError(
-                f"images {str(self.root)!r}: no file {self._paths[0].as_py()!r} in it, expected the folder that "
+                f"images {str(self.root)!r}: no file {self._fact('path', 0)!r} in it, expected the folder that "
                 f"{store.manifest.name!r} was built from"
             )
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._rows)
 
     def __getitem__(self, position: int) -> tuple[Image.Image, int]:
         """Return an image and its class index."""
+        class_index = self._fact("class_index", position)
         with Image.open(self._path(position)) as image:
-            return image.convert("RGB"), int(self._class_indices[position])
+            return image.convert("RGB"), -1 if class_index is None else class_index
+
+    @property
+    def sample_ids(self) -> Sequence[str]:
+        """The sample id of each image."""
+        return SampleIds(self._store.samples["sample_id"], self._rows)
 
     def _path(self, position: int) -> Path:
-        path = PurePosixPath(self._paths[position].as_py())
+        path = PurePosixPath(self._fact("path", position))
         if path.is_absolute() or ".." in path.parts:
             raise FormatError(f"sample table: path {str(path)!r}, expected one below the images' root")
         return self.root / path
+
+    def _fact(self, column: str, position: int) -> Any:
+        return self._store.samples[column][int(self._rows[position])].as_py()

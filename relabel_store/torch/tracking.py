@@ -21,7 +21,8 @@ timm's loader
 With ``use_prefetcher=True``, its default, pass ``collate_fn=torch.utils.data.default_collate``: timm's own
 collation makes targets integers (1.0.19) or wants one tensor (1.0.31). The prefetcher moves them with
 ``target.to(device)``, so what the dataset gives beside the picture has to be one tensor either way.
-``input_size_choices`` and ``num_aug_splits`` transform outside the dataset, where no box can follow.
+``input_size_choices`` crops outside the dataset, where no box can follow. With ``num_aug_splits`` timm's
+``AugMixDataset`` gives the dataset what crops and flips, and itself does what keeps the region.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def as_tracked(transform: Callable[..., Any] | None, *, keeps: Iterable[type] = 
     if isinstance(transform, tuple | list):
         raise CropError(
             f"transform: found a {type(transform).__name__} of {len(transform)}, expected one transform; join them "
-            "with Compose (augmentation splits of timm, separate=True, cannot be trained on label maps)"
+            "with Compose. Where they are timm's augmentation splits, hand create_loader "
+            "timm.data.AugMixDataset(dataset, num_splits=...), which crops with the first"
         )
     return TrackedTransform(_do_nothing if transform is None else transform, keeps=keeps)
 

@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relabel_store.errors import FormatError, SampleNotFoundError
+from relabel_store.store import samples
 from relabel_store.store.samples import (
     FACTS_SCHEMA,
     SCHEMA,
+    SampleIds,
     SampleIndex,
+    column_values,
     from_parquet,
     planned_samples,
     to_parquet,
@@ -205,6 +208,33 @@ def test_many_ids_are_found_as_one_is(sample_ids: list[str], asked: list[str]) -
 def test_the_id_of_a_row_is_the_one_in_the_table() -> None:
     index = index_of(["c", "a", "b"])
     assert index.sample_ids(np.array([2, 0, 1, 2])) == ["b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.chunked_array([[1, None], [3]], pa.int32()), [1, -1, 3]),
+        (pa.array([None, 5, 6], pa.uint64())[1:], [5, 6]),
+        (pa.nulls(2, pa.int32()), [-1, -1]),
+        (pa.chunked_array([], pa.int32()), []),
+    ],
+    ids=["chunks and a null", "a slice", "nothing but nulls", "nothing"],
+)
+def test_the_integers_of_a_column_have_a_number_for_null(column: Any, expected: list[int]) -> None:
+    found = column_values(column)
+    assert (found.tolist(), found.dtype) == (expected, np.int64)
+
+
+def test_ids_of_rows_are_a_sequence_of_strings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_ROW_GROUP_ROWS", 2)
+    rows = np.arange(6)[::-2]  # a view with steps of its own
+    ids = SampleIds(plan(list("abcdef"))["sample_id"], rows)
+    assert (len(ids), list(ids), ids[0], ids[-1]) == (3, ["f", "d", "b"], "f", "b")
+    assert list(ids[1:]) == ["d", "b"]
+    assert ("d" in ids, "e" in ids, ids.index("b")) == (True, False, 2)
+    assert repr(ids) == "<SampleIds 'f', 'd', …: 3>"
+    with pytest.raises(IndexError):
+        ids[3]
 
 
 def test_ids_in_several_chunks_are_found() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import logging
 import pickle
 from pathlib import Path
@@ -9,11 +10,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import AugMixDataset, create_loader, create_transform
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from relabel_store.errors import BoxError, ClassOrderError, GeometryError, JoinError, LabelMismatchError
+from relabel_store.errors import (
+    BoxError,
+    ClassOrderError,
+    CropError,
+    GeometryError,
+    JoinError,
+    LabelMismatchError,
+)
 from relabel_store.labels.pooling import soft_targets
 from relabel_store.manifest import AbsentRule
 from relabel_store.store.reader import LabelStore, open_store
@@ -227,3 +236,54 @@ def test_a_position_out_of_range_is_an_index_error(
 ) -> None:
     with pytest.raises(IndexError, match=f"position {position}"):
         LabelDataset(images, store)[position]
+
+
+def timm_loader(dataset: Any, **options: Any) -> Any:
+    return create_loader(
+        dataset,
+        input_size=(3, 16, 16),
+        batch_size=4,
+        is_training=True,
+        num_workers=0,
+        device=torch.device("cpu"),
+        **options,
+    )
+
+
+def test_sizes_that_timms_loader_chooses_are_refused(images: ImageFolder, store: LabelStore) -> None:
+    if "input_size_choices" not in inspect.signature(create_loader).parameters:
+        pytest.skip("this timm crops in the dataset alone")
+    with pytest.raises(CropError, match=r"label of the whole image\. Leave input_size_choices out"):
+        timm_loader(LabelDataset(images, store), input_size_choices=[16, 24])
+
+
+def test_augmentation_splits_of_timm_are_refused_without_their_dataset(
+    images: ImageFolder, store: LabelStore
+) -> None:
+    with pytest.raises(CropError, match=r"found a tuple of 3.*AugMixDataset\(dataset, num_splits=\.\.\.\)"):
+        timm_loader(LabelDataset(images, store), num_aug_splits=3)
+
+
+def test_augmentation_splits_of_timm_have_the_label_of_their_crop(
+    images: ImageFolder, store: LabelStore
+) -> None:
+    inside = LabelDataset(images, store, seed=7)
+    inside.epoch = 0
+    outside = AugMixDataset(inside, num_splits=3)
+    timm_loader(outside, num_aug_splits=3, auto_augment="rand-m7-inc1")  # which sets the transforms
+    crop, _, normalize = create_transform(
+        16, is_training=True, auto_augment="rand-m7-inc1", use_prefetcher=True, separate=True
+    )
+    alone = LabelDataset(images, store, crop, seed=7)
+    alone.epoch = 0
+    for (splits, target), (picture, expected) in zip(outside, alone, strict=True):
+        assert len(splits) == 3
+        np.testing.assert_array_equal(splits[0], normalize(picture))
+        torch.testing.assert_close(target, expected)
+
+
+def test_augmentation_splits_of_timm_make_batches(images: ImageFolder, store: LabelStore) -> None:
+    dataset = AugMixDataset(LabelDataset(images, store), num_splits=3)
+    (pictures, targets), *_ = timm_loader(dataset, num_aug_splits=3, use_prefetcher=False)
+    assert [part.shape for part in pictures] == [(4, 3, 16, 16)] * 3
+    assert (targets.shape, targets.dtype) == ((4, 5), torch.float32)
