@@ -9,6 +9,7 @@ Yun et al., "Re-labeling ImageNet", CVPR 2021, arXiv:2101.05022; He et al., "Mas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -123,6 +124,8 @@ def pool_labels(
     ------
     BoxError
         As for `relabel_store.labels.boxes.require_boxes`.
+    ValueError
+        A class index is not below `num_classes`.
     """
     boxes = require_boxes(boxes_xyxy)
     n, _, n_rows, n_cols = indices.shape
@@ -174,10 +177,30 @@ def _scores_over_absent(
     return scores - absent[:, None], absent
 
 
+def require_classes(indices: IndexArray, num_classes: int) -> None:
+    """Check that every class index is one of the teacher's.
+
+    Raises
+    ------
+    ValueError
+        One is not: a row without label, or maps of another teacher.
+    """
+    if not indices.size:
+        return
+    ends = [indices.max()] if indices.dtype.kind == "u" else [indices.min(), indices.max()]
+    for index in ends:
+        if not 0 <= index < num_classes:
+            raise ValueError(
+                f"class index {index}, expected 0 to {num_classes - 1}: "
+                "a row without label, or a store of another class count"
+            )
+
+
 def _sum_by_class(
     indices: IndexArray, weighted: NDArray[np.float64], num_classes: int
 ) -> NDArray[np.float64]:
     """Return the sum over cells and ranks of each class: ``(n, num_classes)``."""
+    require_classes(indices, num_classes)
     n, k, n_rows, n_cols = indices.shape
     sample = np.arange(n).repeat(k * n_rows * n_cols) * num_classes
     flat = sample + indices.reshape(-1).astype(np.int64)
@@ -195,6 +218,10 @@ def soft_targets(
     output_size: tuple[int, int] = (1, 1),
     temperature: float = 1.0,
     variant: Variant | str = Variant.LOCALIZED_MULTI,
+    classes: Sequence[int] | None = None,
+    hflip: ArrayLike | None = None,
+    vflip: ArrayLike | None = None,
+    legacy_xy_swap: bool = False,
 ) -> Targets:
     """Return the targets of crops: LabelPooling.
 
@@ -204,22 +231,44 @@ def soft_targets(
         As for `pool_labels`.
     temperature
         Divides the pooled scores before softmax.
+    classes
+        The teacher's class index of each class of a student that knows only some, in the student's
+        order. The softmax is over these. None: all, in the teacher's order.
+    hflip, vflip
+        Bool ``(n,)``: crops that were mirrored after cropping, left to right and top to bottom.
+    legacy_xy_swap
+        Pool the mirror image of the box across the diagonal, as published code does that gives boxes with y
+        first to ``roi_align``, which reads x first.
 
     Returns
     -------
     ndarray
         float32 ``(n, num_classes)``, or ``(n, num_classes, *output_size)`` where there is more than one
-        cell; sums to 1 over the classes.
+        cell; sums to 1 over the classes, which are as many as `classes` where these are given.
+
+    Raises
+    ------
+    BoxError, ValueError
+        As for `pool_labels`.
     """
     variant = Variant(variant)
     if variant.is_localized:
+        boxes = require_boxes(boxes_xyxy)
+        if legacy_xy_swap:
+            boxes = boxes[:, [1, 0, 3, 2]]
         pooled = pool_labels(
-            indices, values, boxes_xyxy, num_classes=num_classes, rest=rest, output_size=output_size
+            indices, values, boxes, num_classes=num_classes, rest=rest, output_size=output_size
         )
     else:
         pooled = pool_image(indices, values, num_classes=num_classes, rest=rest)
         if output_size != (1, 1):
             pooled = np.broadcast_to(pooled[:, :, None, None], (*pooled.shape, *output_size))
+    if output_size != (1, 1):
+        for flip, axis in ((vflip, 2), (hflip, 3)):
+            if flip is not None:
+                pooled = np.where(np.asarray(flip)[:, None, None, None], np.flip(pooled, axis), pooled)
+    if classes is not None:
+        pooled = pooled[:, list(classes)]
     if variant.is_single:
         one_hot = np.zeros(pooled.shape, np.float32)
         np.put_along_axis(one_hot, pooled.argmax(axis=1, keepdims=True), 1.0, axis=1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from relabel_store.labels.boxes import MAX_EDGE, require_boxes
-from relabel_store.labels.pooling import Variant
+from relabel_store.labels.pooling import Variant, require_classes
 from relabel_store.torch.sparse import SparseTargets, softmax_by_class
 
 __all__ = ["LabelPooling", "Variant"]
@@ -132,12 +132,15 @@ class LabelPooling(nn.Module):
         Tensor
             float32 ``(n, num_targets)``, or ``(n, num_targets, rows, columns)`` where `output_size` is
             more than one cell; on the device of `indices`, without gradient. NaN for a box that encloses
-            nothing, is not finite or has an edge past 2.
+            nothing, is not finite or has an edge past 2; and, where the maps are not on a CPU, for a sample
+            with a class index that is not the teacher's.
 
         Raises
         ------
+        ValueError
+            On a CPU: a class index that is not the teacher's.
         BoxError, ValueError
-            With ``check=True``: a box, a class index or a shape that cannot be.
+            With ``check=True``: also a box or a shape that cannot be.
         """
         logits = self._class_last_logits(indices, values, boxes_xyxy, rest, hflip, vflip)
         if self.variant.is_single:
@@ -179,8 +182,11 @@ class LabelPooling(nn.Module):
         """Return ``(n, n_bins, n_bins, num_targets)``: softmax is fastest along the last axis."""
         if self.check:
             self._require_sound(indices, values, boxes_xyxy, rest)
+        indices, is_known = self._known_classes(indices)
         scores, absent = self._scores_over_absent(values, rest)
         rows, columns = self._weights(boxes_xyxy, indices.shape[2:], hflip, vflip)
+        if is_known is not None:
+            rows = torch.where(is_known[:, None, None], rows, math.nan)
         n, bins = len(rows), (rows.shape[1], columns.shape[1])
         sums = rows.new_zeros(n, bins[0] * bins[1] * self._num_sums)
         if bins == (1, 1):
@@ -195,12 +201,18 @@ class LabelPooling(nn.Module):
                 into.scatter_add_(1, at.flatten(1), weighted.flatten(1))
         logits = sums.view(n, *bins, self._num_sums)[..., : self.num_targets]
         if absent is not None:
-            logits = logits + (rows @ absent @ columns.mT)[..., None]
+            logits = logits + _sum_over_cells(absent, rows, columns)[..., None]
         return logits
 
     @torch.no_grad()
     def sparse(
-        self, indices: Tensor, values: Tensor, boxes_xyxy: Tensor, rest: Tensor | None = None
+        self,
+        indices: Tensor,
+        values: Tensor,
+        boxes_xyxy: Tensor,
+        rest: Tensor | None = None,
+        hflip: Tensor | None = None,  # noqa: ARG002 - of no consequence to a single cell
+        vflip: Tensor | None = None,  # noqa: ARG002
     ) -> SparseTargets:
         """Return what `forward` does without the classes that no cell of a sample keeps.
 
@@ -208,7 +220,7 @@ class LabelPooling(nn.Module):
 
         Parameters
         ----------
-        indices, values, boxes_xyxy, rest
+        indices, values, boxes_xyxy, rest, hflip, vflip
             As for `forward`.
 
         Raises
@@ -223,11 +235,16 @@ class LabelPooling(nn.Module):
             )
         if self.check:
             self._require_sound(indices, values, boxes_xyxy, rest)
+        indices, is_known = self._known_classes(indices)
         scores, absent = self._scores_over_absent(values, rest)
         rows, columns = self._weights(boxes_xyxy, indices.shape[2:], None, None)
+        if is_known is not None:
+            rows = torch.where(is_known[:, None, None], rows, math.nan)
         weights = rows[:, 0, :, None] * columns[:, 0, None, :]
         weighted = (scores.float() * weights[:, None]).flatten(1)
-        baseline = rows.new_zeros(len(rows)) if absent is None else (rows @ absent @ columns.mT)[:, 0, 0]
+        baseline = rows.new_zeros(len(rows))
+        if absent is not None:
+            baseline = _sum_over_cells(absent, rows, columns)[:, 0, 0]
         # NaN boxes have NaN weights, which must reach samples whose maps keep none of the student's classes.
         baseline = baseline + 0 * weights.sum(dim=(1, 2))
         return softmax_by_class(
@@ -243,7 +260,19 @@ class LabelPooling(nn.Module):
         if rest is None or k == self.num_classes:
             return values, None
         absent = rest.float() - math.log(self.num_classes - k)  # (n, n_rows, n_cols)
-        return values - absent[:, None], absent
+        return values.float() - absent[:, None], absent
+
+    def _known_classes(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return class indices that are all the teacher's, and bool ``(n,)``, whose were so to begin with.
+
+        The latter only where asking would wait for a device; elsewhere an index that is not raises.
+        """
+        if indices.device.type == "cpu" and not torch.compiler.is_compiling():
+            require_classes(indices.numpy(), self.num_classes)
+            return indices, None
+        wide = indices.long()  # PyTorch cannot compare the unsigned types
+        is_class = (wide >= 0) & (wide < self.num_classes)
+        return torch.where(is_class, wide, 0), is_class.flatten(1).all(dim=1)
 
     def _classes_of(self, indices: Tensor) -> Tensor:
         """Return the column of the targets of each class index; `num_targets` where the student has none."""
@@ -261,7 +290,7 @@ class LabelPooling(nn.Module):
         """Return how much each row and each column of cells counts in each bin."""
         boxes = boxes_xyxy.float()
         if not self.variant.is_localized:
-            boxes = boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(boxes), 4)
+            boxes = torch.cat([torch.zeros_like(boxes[:, :2]), torch.ones_like(boxes[:, 2:])], dim=1)
         starts, stops = boxes[:, :2], boxes[:, 2:]
         is_box = ((starts < stops) & (starts >= -MAX_EDGE) & (stops <= MAX_EDGE)).all(dim=1, keepdim=True)
         starts, stops = torch.where(is_box, starts, 0), torch.where(is_box, stops, 0)
@@ -307,12 +336,7 @@ class LabelPooling(nn.Module):
         if boxes_xyxy.shape != (len(indices), 4):
             raise ValueError(f"crop boxes: {tuple(boxes_xyxy.shape)}, expected {(len(indices), 4)}")
         require_boxes(boxes_xyxy.detach().float().cpu().numpy())
-        largest = int(indices.long().max()) if indices.numel() else 0
-        if largest >= self.num_classes:
-            raise ValueError(
-                f"class index {largest}, expected less than num_classes = {self.num_classes}: "
-                "a row without label, or a store of another class count"
-            )
+        require_classes(indices.cpu().numpy(), self.num_classes)
 
 
 def _pieces(n: int, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
@@ -321,6 +345,15 @@ def _pieces(n: int, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
         return [tensors]
     starts = range(0, len(tensors[0]), n)
     return (tuple(tensor[start : start + n] for tensor in tensors) for start in starts)
+
+
+def _sum_over_cells(cells: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return ``(n, n_row_bins, n_column_bins)``: cells, summed with the weights of each bin."""
+    kind = cells.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return rows @ cells @ columns.mT
+    with torch.autocast(kind, enabled=False):  # bfloat16 would be off by a hundredth
+        return rows @ cells @ columns.mT
 
 
 def axis_weights(starts: Tensor, stops: Tensor, *, n_cells: int, n_bins: int = 1) -> Tensor:

@@ -19,16 +19,22 @@ class SparseTargets(NamedTuple):
     """float32 ``(n, m)``."""
     absent: Tensor
     """float32 ``(n,)``: probability of each class that is not listed."""
+    num_classes: int
+    """Classes in all, listed or not."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SparseTargets:
         """Return the targets on a device."""
-        return SparseTargets(*(part.to(device, non_blocking=non_blocking) for part in self))
+        indices, probabilities, absent = (
+            part.to(device, non_blocking=non_blocking)
+            for part in (self.indices, self.probabilities, self.absent)
+        )
+        return SparseTargets(indices, probabilities, absent, self.num_classes)
 
-    def dense(self, num_classes: int) -> Tensor:
+    def dense(self) -> Tensor:
         """Return the same targets as float32 ``(n, num_classes)``."""
         absent = self.absent[:, None]
         excess = (self.probabilities - absent).nan_to_num(0)
-        targets = absent.expand(-1, num_classes).clone()
+        targets = absent.expand(-1, self.num_classes).clone()
         return targets.scatter_add_(1, self.indices, excess)
 
 
@@ -59,7 +65,15 @@ class SparseSoftTargetCrossEntropy(nn.Module):
         ----------
         logits
             ``(n, num_classes)``, of any floating dtype.
+
+        Raises
+        ------
+        ValueError
+            The targets are of another number of classes, or of samples.
         """
+        expected = (len(targets.absent), targets.num_classes)
+        if logits.shape != expected:
+            raise ValueError(f"logits: {tuple(logits.shape)}, expected {expected} as the targets have")
         wide = logits if logits.dtype == torch.float64 else logits.float()
         log_probabilities = torch.log_softmax(wide, dim=1)
         listed = log_probabilities.gather(1, targets.indices)
@@ -105,4 +119,4 @@ def softmax_by_class(classes: Tensor, scores: Tensor, baseline: Tensor, *, num_c
     norm = (powers * is_class).sum(dim=1) + n_absent * absent_power
     absent = absent_power / norm
     probabilities = torch.where(is_class, powers / norm[:, None], absent[:, None])
-    return SparseTargets(torch.where(is_class, listed, 0), probabilities, absent)
+    return SparseTargets(torch.where(is_class, listed, 0), probabilities, absent, num_classes)

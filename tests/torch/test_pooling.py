@@ -84,7 +84,10 @@ def test_pooling_is_the_reference(
     k = int(rng.integers(1, num_classes + 1))
     indices, values, rest = make_maps(rng, n, num_classes, k, grid)
     boxes, left = make_boxes(rng, n), rest if has_rest else None
-    pool = LabelPooling(num_classes, output_size, temperature, variant)
+    hflip, vflip = torch.from_numpy(rng.integers(0, 2, (2, n)).astype(bool))
+    classes = rng.permutation(num_classes)[: rng.integers(1, num_classes + 1)] if rng.integers(2) else None
+    swap = bool(rng.integers(2))
+    pool = LabelPooling(num_classes, output_size, temperature, variant, swap, classes=classes)
     expected = soft_targets(
         indices.numpy(),
         values.numpy(),
@@ -94,8 +97,12 @@ def test_pooling_is_the_reference(
         output_size=output_size,
         temperature=temperature,
         variant=variant,
+        classes=classes,
+        hflip=hflip.numpy(),
+        vflip=vflip.numpy(),
+        legacy_xy_swap=swap,
     )
-    found = pool(indices, values, boxes, left)
+    found = pool(indices, values, boxes, left, hflip, vflip)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, torch.from_numpy(expected), atol=2e-5, rtol=1e-5)
 
@@ -228,7 +235,7 @@ def test_check_names_what_does_not_fit(rng: np.random.Generator) -> None:
     indices, values, rest = make_maps(rng, 2, 6, 3, (4, 4))
     boxes = make_boxes(rng, 2)
     pool = LabelPooling(6, check=True)
-    with pytest.raises(ValueError, match="expected less than num_classes = 6"):
+    with pytest.raises(ValueError, match="class index 6, expected 0 to 5"):
         pool(indices + 1, values, boxes)
     with pytest.raises(ValueError, match="expected both"):
         pool(indices, values[:, :2], boxes)
@@ -302,6 +309,59 @@ def test_the_dense_map_is_never_made(rng: np.random.Generator) -> None:
     with LargestTensor() as largest:
         LabelPooling(num_classes)(indices, values, boxes)
     assert largest.numel <= n * max(num_classes, k * grid[0] * grid[1])
+
+
+@pytest.mark.parametrize("index", [6, 5535, -1])
+@pytest.mark.parametrize("classes", [None, [3, 1]], ids=["all", "some"])
+@pytest.mark.parametrize("output_size", [(1, 1), (3, 3)], ids=str)
+def test_an_index_that_is_no_class_is_an_error_on_a_cpu(
+    output_size: tuple[int, int], classes: list[int] | None, index: int, rng: np.random.Generator
+) -> None:
+    indices, values, _ = make_maps(rng, 4, 6, 3, (3, 3))
+    indices = indices.long()
+    indices[2, 1, 0, 0] = index
+    pool = LabelPooling(6, output_size, classes=classes)
+    with pytest.raises(ValueError, match=f"class index {index}, expected 0 to 5: a row without label"):
+        pool(indices, values, make_boxes(rng, 4))
+    if output_size == (1, 1):
+        with pytest.raises(ValueError, match=f"class index {index}"):
+            pool.sparse(indices, values, make_boxes(rng, 4))
+    with pytest.raises(ValueError, match=f"class index {index}"):
+        soft_targets(indices.numpy(), values.numpy(), make_boxes(rng, 4).numpy(), num_classes=6)
+
+
+@pytest.mark.parametrize("index", [6, 5535, -1])
+@pytest.mark.parametrize("classes", [None, [3, 1]], ids=["all", "some"])
+@pytest.mark.parametrize("output_size", [(1, 1), (3, 3)], ids=str)
+def test_an_index_that_is_no_class_makes_its_own_sample_nan_elsewhere(
+    output_size: tuple[int, int],
+    classes: list[int] | None,
+    index: int,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # the steps of any other device
+    indices, values, _ = make_maps(rng, 4, 6, 3, (3, 3))
+    boxes, pool = make_boxes(rng, 4), LabelPooling(6, output_size, classes=classes)
+    expected = pool(indices, values, boxes)
+    indices = indices.long()
+    indices[2, 1, 0, 0] = index
+    found = pool(indices, values, boxes)
+    assert found[2].isnan().all()
+    others = [0, 1, 3]
+    torch.testing.assert_close(found[others], expected[others])
+    if output_size == (1, 1):
+        sparse = pool.sparse(indices, values, boxes).dense()
+        assert sparse[2].isnan().all()
+        torch.testing.assert_close(sparse[others], expected[others])
+
+
+def test_autocast_leaves_the_rest_alone(rng: np.random.Generator) -> None:
+    indices, values, rest = make_maps(rng, 4, 6, 3, (5, 5))
+    boxes, pool = make_boxes(rng, 4), LabelPooling(6)
+    expected = pool.logits(indices, values, boxes, rest)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(pool.logits(indices, values, boxes, rest), expected)
 
 
 def test_settings_show_in_the_repr() -> None:

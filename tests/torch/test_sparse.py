@@ -41,9 +41,7 @@ def test_sparse_targets_are_the_dense_ones(
     pool = LabelPooling(num_classes, temperature=temperature, classes=chosen)
     left = rest if has_rest else None
     targets = pool.sparse(indices, values, boxes, left)
-    torch.testing.assert_close(
-        targets.dense(pool.num_targets), pool(indices, values, boxes, left), atol=1e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(targets.dense(), pool(indices, values, boxes, left), atol=1e-6, rtol=1e-5)
 
 
 def test_each_class_is_listed_once() -> None:
@@ -61,7 +59,7 @@ def test_loss_and_gradient_are_those_of_the_dense_targets(seed: int, reduction: 
     targets = pool.sparse(indices, values, boxes, rest)
     logits.requires_grad_()
     found = SparseSoftTargetCrossEntropy(reduction)(logits, targets)
-    expected = functional.cross_entropy(logits, targets.dense(12).double(), reduction=reduction)
+    expected = functional.cross_entropy(logits, targets.dense().double(), reduction=reduction)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (found, expected)]
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
@@ -101,11 +99,20 @@ def test_targets_that_are_not_sparse_are_refused(settings: dict[str, object]) ->
         LabelPooling(12, **settings).sparse(indices, values, boxes)  # type: ignore[arg-type]
 
 
+def test_a_model_of_another_class_count_is_refused() -> None:
+    (indices, values, boxes, _), _ = make_case(0)
+    targets = LabelPooling(12).sparse(indices, values, boxes)
+    with pytest.raises(ValueError, match=r"logits: \(4, 1000\), expected \(4, 12\) as the targets have"):
+        SparseSoftTargetCrossEntropy()(torch.zeros(4, 1000), targets)
+
+
 def test_another_reduction_is_refused() -> None:
     with pytest.raises(ValueError, match="reduction: 'median'"):
         SparseSoftTargetCrossEntropy("median")
 
 
 def test_targets_move_between_devices() -> None:
-    targets = SparseTargets(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2), torch.ones(1))
-    assert {part.device.type for part in targets.to("meta")} == {"meta"}
+    targets = SparseTargets(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2), torch.ones(1), 3)
+    *moved, num_classes = targets.to("meta")
+    assert {part.device.type for part in moved} == {"meta"}
+    assert num_classes == 3
