@@ -36,7 +36,8 @@ def require_boxes(boxes_xyxy: ArrayLike) -> NDArray[np.float32]:
         (~np.isfinite(boxes).all(axis=1), "expected finite numbers"),
         (
             (np.abs(boxes) > MAX_EDGE).any(axis=1),
-            "an edge past 2: expected fractions of the image, not pixels; divide x by its width and y by its height",
+            "an edge past 2: expected fractions of the image, not pixels (divide x by its width and y by its height), "
+            "and padding that leaves at least a third of the picture to the image",
         ),
         (
             (boxes[:, 0] >= boxes[:, 2]) | (boxes[:, 1] >= boxes[:, 3]),

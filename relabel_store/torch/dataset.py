@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Sequence
 from contextlib import nullcontext
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,13 +21,22 @@ from relabel_store.store.reader import LabelStore
 from relabel_store.store.samples import column_values
 from relabel_store.torch.crops import CropBox
 from relabel_store.torch.draws import SeededDraws
-from relabel_store.torch.join import JoinMode, join_labels, require_class_order, sample_ids_of
+from relabel_store.torch.join import (
+    JoinMode,
+    class_orders_of,
+    join_labels,
+    require_class_order,
+    sample_ids_of,
+    sources_of,
+)
 from relabel_store.torch.pooling import LabelPooling
 from relabel_store.torch.tracking import as_tracked
 
 __all__ = ["LabelDataset", "PoolOn"]
 
 log = logging.getLogger(__name__)
+
+_LOOKED_AT = 4  # images, when a dataset is made
 
 
 class PoolOn(StrEnum):
@@ -53,7 +64,8 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
     images
         A map-style dataset of whole images (PIL, or tensors ``(..., height, width)``) or of tuples that begin
         with an image and a class index, without a transform of its own: ``ImageFolder``, timm's
-        ``ImageDataset``, `SampleImages`, a ``Subset`` of one, or anything else with `sample_ids`.
+        ``ImageDataset``, `SampleImages`, a ``Subset`` or ``ConcatDataset`` of these, or anything else with
+        `sample_ids`.
     store
         Label maps. ``open_store(path).materialize()`` is made for training.
     transform
@@ -81,7 +93,9 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
     ClassOrderError
         Class folders that are numbered otherwise than the targets.
     LabelMismatchError
-        `pool` is for another class count; the images already have a transform.
+        `pool` is for another class count; the images already have a transform; items are no images.
+    GeometryError
+        One of a few images is not of the size that was labelled.
 
     Notes
     -----
@@ -140,6 +154,8 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
             axis=1,
             dtype=np.int32,
         )
+        if sample_ids is None:  # files of a known dataset, which may be opened in this process too
+            self._require_geometry_of_some()
 
     def __len__(self) -> int:
         return len(self.join.rows)
@@ -164,7 +180,8 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
                 "dataset, as timm does with input_size_choices, would keep the label of the whole image. Leave "
                 "input_size_choices out; for whole images make another LabelDataset"
             )
-        self._transform, self._tracked = transform, as_tracked(transform)
+        self._tracked = as_tracked(transform)  # which may refuse it
+        self._transform = transform
 
     @property
     def epoch(self) -> int | None:
@@ -196,8 +213,11 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
 
     def __getitems__(self, positions: Sequence[int]) -> list[tuple[Any, ...]]:
         """Return the items of a batch; PyTorch's ``DataLoader`` calls this."""
-        crops = [self._crop(position) for position in positions]
-        targets = self._targets([self._at(position) for position in positions], crops)
+        if not positions:
+            return []
+        at = [self._at(position) for position in positions]
+        crops = [self._crop(position) for position in at]
+        targets = self._targets(at, crops)
         if self.with_class_index:
             return [
                 (crop.picture, target, crop.class_index) for crop, target in zip(crops, targets, strict=True)
@@ -205,19 +225,32 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         return [(crop.picture, target) for crop, target in zip(crops, targets, strict=True)]
 
     def _at(self, position: int) -> int:
-        if not -len(self) <= position < len(self):
+        if not -len(self) <= operator.index(position) < len(self):
             raise IndexError(f"position {position}: out of range, expected {-len(self)} to {len(self) - 1}")
-        return int(position) % len(self)
+        return operator.index(position) % len(self)
 
-    def _crop(self, position: int) -> _Crop:
-        at = self._at(position)
-        item = self.images[int(self.join.positions[at])]
-        members = item if isinstance(item, tuple | list) else (item,)
+    def _crop(self, at: int) -> _Crop:
+        members = self._members(at)
         box = CropBox.of(members[0])
         self._require_geometry(at, box)
         with nullcontext() if self._draws is None else self._draws.of_row(int(self.join.rows[at])):
             picture, box = self._tracked(members[0], box)
         return _Crop(picture, box, int(members[1]) if self.with_class_index else -1)
+
+    def _members(self, at: int) -> Sequence[Any]:
+        """Return what the image dataset gives for an image: the image, and maybe its class index."""
+        item = self.images[int(self.join.positions[at])]
+        members = item if isinstance(item, tuple | list) else (item,)
+        if not isinstance(members[0], Image | Tensor):
+            raise LabelMismatchError(
+                f"images: item {int(self.join.positions[at])} is a {type(members[0]).__name__}, expected a PIL image "
+                "or a tensor (..., height, width), alone or first in a tuple"
+            )
+        if self.with_class_index and len(members) < 2:
+            raise LabelMismatchError(
+                "images: items are images alone, expected (image, class index) for with_class_index=True"
+            )
+        return members
 
     def _targets(
         self, positions: Sequence[int], crops: Sequence[_Crop]
@@ -239,17 +272,21 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         return targets.unbind()
 
     def _require_class_order(self, images: Any) -> None:
-        source = images
-        while hasattr(source, "dataset"):  # a Subset numbers classes as what it is taken from
-            source = source.dataset
-        found = getattr(source, "class_to_idx", None)
-        selected = self.pool.selected_classes
-        if not isinstance(found, Mapping) or not require_class_order(found, self.store, selected):
+        found = [
+            require_class_order(order, self.store, self.pool.selected_classes)
+            for order in class_orders_of(images)
+        ]
+        if not found or not all(found):
             log.warning(
                 "classes of %r: not compared with those of the images, which have no class folders of the "
                 "teacher's class names; class indices of the two may mean different things",
                 self.store.manifest.name,
             )
+
+    def _require_geometry_of_some(self) -> None:
+        """Look at a few images now, which tells most readers of something else before the first batch."""
+        for at in np.linspace(0, len(self) - 1, min(_LOOKED_AT, len(self)), dtype=int).tolist():
+            self._require_geometry(at, CropBox.of(self._members(at)[0]))
 
     def _require_geometry(self, at: int, box: CropBox) -> None:
         width, height = self._labelled_sizes[at].tolist()
@@ -258,9 +295,10 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
             return
         # A copy of the image that was resized may be off by a pixel on each side.
         slack = 1.5 * (width + height)
-        if abs(columns * height - rows * width) <= slack:
+        is_transposed = (rows, columns) == (width, height)
+        if abs(columns * height - rows * width) <= slack and not is_transposed:
             return
-        turned = abs(columns * width - rows * height) <= slack
+        turned = is_transposed or abs(columns * width - rows * height) <= slack
         why = (
             "the reader seems to apply the EXIF orientation, which labels ignore; read images without it"
             if turned
@@ -274,9 +312,10 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
 
 
 def _require_untransformed(images: Any) -> None:
-    for name in ("transform", "target_transform", "transforms"):
-        if getattr(images, name, None) is not None:
-            raise LabelMismatchError(
-                f"images: {type(images).__name__} has a {name} of its own, expected whole images; "
-                "pass it to LabelDataset, which has to know what becomes of the image"
-            )
+    for source in sources_of(images):
+        for name in ("transform", "target_transform", "transforms"):
+            if getattr(source, name, None) is not None:
+                raise LabelMismatchError(
+                    f"images: {type(source).__name__} has a {name} of its own, expected whole images; "
+                    "pass it to LabelDataset, which has to know what becomes of the image"
+                )

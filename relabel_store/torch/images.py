@@ -8,12 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
 from relabel_store.errors import FormatError, JoinError
 from relabel_store.store.reader import LabelStore
-from relabel_store.store.samples import SampleIds
+from relabel_store.store.samples import SampleIds, column_values
+from relabel_store.torch.join import class_columns
 
 __all__ = ["SampleImages"]
 
@@ -28,21 +30,28 @@ class SampleImages(Dataset[tuple[Image.Image, int]]):
     ----------
     root
         The folder that the store was built from, or a copy of it.
+    classes
+        Names of class folders in the order of a student that knows only some; images of other classes are
+        left out. None: the teacher's order.
 
     Raises
     ------
     JoinError
         The first image is not below `root`.
+    ClassOrderError
+        The teacher has no class of such a name.
     FormatError
         A path in the store leads out of `root`.
 
     Notes
     -----
-    An item is an RGB image as PIL decodes it, without EXIF orientation, and the teacher's class index of its
-    folder, -1 where that is unknown.
+    An item is an RGB image as PIL decodes it, without EXIF orientation, and the class index of its folder, the
+    student's where `classes` are given and else the teacher's; -1 where that is unknown.
     """
 
-    def __init__(self, root: str | os.PathLike[str], store: LabelStore) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], store: LabelStore, classes: Sequence[str] | None = None
+    ) -> None:
         self.root = Path(root)
         # What is said of an image stays in the store's table, which worker processes of a materialized store share.
         # Lists of a million Python strings would be copied into each, where they are forked a page at a time as
@@ -50,6 +59,14 @@ class SampleImages(Dataset[tuple[Image.Image, int]]):
         self._store = store
         self._rows = np.flatnonzero(store.has_labels(np.arange(len(store))))
         self.class_to_idx = store.manifest.classes.index_of_folder()
+        self._index_of: NDArray[np.int64] | None = None  # the student's, by the teacher's
+        if classes is not None:
+            columns = class_columns(store, classes)
+            self.class_to_idx = {name: index for index, name in enumerate(classes)}
+            self._index_of = np.full(store.num_classes + 1, -1)
+            self._index_of[columns] = np.arange(len(columns))
+            of_teacher = column_values(store.samples["class_index"], null=-1)[self._rows]
+            self._rows = self._rows[self._index_of[of_teacher] >= 0]
         if len(self) and not self._path(0).is_file():
             raise JoinError(
                 f"images {str(self.root)!r}: no file {self._fact('path', 0)!r} in it, expected the folder that "
@@ -63,7 +80,18 @@ class SampleImages(Dataset[tuple[Image.Image, int]]):
         """Return an image and its class index."""
         class_index = self._fact("class_index", position)
         with Image.open(self._path(position)) as image:
-            return image.convert("RGB"), -1 if class_index is None else class_index
+            picture = image.convert("RGB")
+        if class_index is None:
+            return picture, -1
+        return picture, class_index if self._index_of is None else int(self._index_of[class_index])
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the class folders that there are images of, in the order of `class_to_idx`."""
+        found = set(self._store.samples["class_name"].unique().to_pylist())
+        return [
+            name for name in sorted(self.class_to_idx, key=self.class_to_idx.__getitem__) if name in found
+        ]
 
     @property
     def sample_ids(self) -> Sequence[str]:

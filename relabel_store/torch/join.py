@@ -73,10 +73,14 @@ def join_labels(sample_ids: Sequence[str], store: LabelStore, mode: JoinMode) ->
         Two images have one id, or there is something left over that `mode` does not allow.
     """
     ids = list(sample_ids)
+    if not all(isinstance(one, str) for one in ids):
+        other = next(one for one in ids if not isinstance(one, str))
+        raise JoinError(f"sample_ids: {other!r}, expected text such as 'n01440764/n01440764_10026'")
     if len(set(ids)) != len(ids):
         twice = next(one for one, before in zip(sorted(ids)[1:], sorted(ids), strict=False) if one == before)
         raise JoinError(
-            f"images: two have the sample id {twice!r}, expected one each; rename or leave out one"
+            f"images: two have the sample id {twice!r}, expected one each; rename or leave out one, or, to see an "
+            "image more often, take a Subset of the LabelDataset"
         )
     rows = store.rows_of(ids)
     has_label = rows >= 0
@@ -101,11 +105,26 @@ def join_labels(sample_ids: Sequence[str], store: LabelStore, mode: JoinMode) ->
     return join
 
 
+def sources_of(images: Any) -> list[Any]:
+    """Return the datasets that a dataset is made of, itself first: of a ``Subset``, a ``ConcatDataset``, or both."""
+    inner = [images.dataset] if hasattr(images, "dataset") else getattr(images, "datasets", ())
+    return [images, *(source for dataset in inner for source in sources_of(dataset))]
+
+
+def class_orders_of(images: Any) -> list[Mapping[str, int]]:
+    """Return the class folders of the datasets that a dataset is made of, with the index of each."""
+    holders = [
+        holder for source in sources_of(images) for holder in (source, getattr(source, "reader", None))
+    ]  # timm's ImageDataset has a reader that knows
+    found = [getattr(holder, "class_to_idx", None) for holder in holders]
+    return [order for order in found if isinstance(order, Mapping)]
+
+
 def sample_ids_of(images: Any) -> list[str]:
     """Return the sample ids of a dataset of files.
 
     Understands torchvision's ``DatasetFolder`` and ``ImageFolder``, timm's ``ImageDataset`` of a folder,
-    anything with ``sample_ids``, and ``torch.utils.data.Subset`` of them.
+    anything with ``sample_ids``, and ``Subset`` and ``ConcatDataset`` of them.
 
     Raises
     ------
@@ -115,6 +134,8 @@ def sample_ids_of(images: Any) -> list[str]:
     if hasattr(images, "dataset") and hasattr(images, "indices"):  # torch.utils.data.Subset
         every = sample_ids_of(images.dataset)
         return [every[at] for at in images.indices]
+    if hasattr(images, "datasets"):  # torch.utils.data.ConcatDataset
+        return [sample_id for dataset in images.datasets for sample_id in sample_ids_of(dataset)]
     if hasattr(images, "sample_ids"):
         return list(images.sample_ids)
     if hasattr(images, "samples") and hasattr(images, "root"):  # torchvision's folders

@@ -145,7 +145,10 @@ class _Walk:
         elif name in _KEEPS or name in self.keeps:
             image = transform(image)
         else:
+            before = image, self.box
             image, self.box = transform(image, self.box)
+            if isinstance(transform, v2.Transform) and not name.startswith(_V2):
+                _require_moved_together(transform, before, (image, self.box))
         _require_box_of(image, self.box, transform)
         return image
 
@@ -401,6 +404,17 @@ def _require_box_of(image: Picture, box: object, transform: object) -> None:
         f"{when}: the picture has {size[0]} x {size[1]} pixels (height x width), its box says "
         f"{box.canvas_size[0]} x {box.canvas_size[1]}; something changed the picture and not the box"
     )
+
+
+def _require_moved_together(
+    transform: object, before: tuple[Picture, CropBox], after: tuple[Picture, CropBox]
+) -> None:
+    """Raise where someone's own v2 transform made another picture and passed the box through."""
+    if after[0] is not before[0] and after[1] is before[1]:
+        raise CropError(
+            f"{_name_of(transform)}: it changed the picture and left the box alone; name its class in keeps=(...) if "
+            "it moves no pixels, or move the box too: self._call_kernel(functional, inpt, ...) does for every input"
+        )
 
 
 def _called(transform: object) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from timm.data import AugMixDataset, create_loader, create_transform
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from timm.data import AugMixDataset, ImageDataset, create_loader, create_transform
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -162,16 +163,114 @@ class Turned(ImageFolder):
 
 
 def test_a_reader_that_turns_images_is_noticed(image_root: Path, store: LabelStore) -> None:
-    dataset = LabelDataset(Turned(image_root), store)
     with pytest.raises(GeometryError, match=r"30 x 40 pixels, expected 500 x 375.*EXIF orientation"):
-        dataset[0]
+        LabelDataset(Turned(image_root), store)
 
 
-def test_an_image_that_was_cropped_before_is_noticed(image_root: Path, store: LabelStore) -> None:
-    Image.new("RGB", (30, 30)).save(image_root / f"{make_sample_ids(8)[2]}.png")
+def test_an_image_that_is_turned_and_nearly_square_is_noticed(image_root: Path, store: LabelStore) -> None:
+    loaded = store.load()
+    samples = loaded.samples
+    for name, side in (("width", 40), ("height", 39)):
+        at = samples.schema.get_field_index(name)
+        samples = samples.set_column(at, samples.schema.field(name), pa.array([side] * 8, pa.int32()))
+    loaded._samples = samples  # type: ignore[attr-defined]  # a store of such images
+    for path in image_root.rglob("*.png"):
+        Image.new("RGB", (39, 40)).save(path)
+    with pytest.raises(GeometryError, match=r"39 x 40 pixels, expected 40 x 39.*EXIF orientation"):
+        LabelDataset(ImageFolder(image_root), loaded)
+
+
+def test_an_image_that_was_cropped_before_is_noticed_when_it_is_read(
+    image_root: Path, store: LabelStore
+) -> None:
+    Image.new("RGB", (30, 30)).save(image_root / f"{make_sample_ids(8)[1]}.png")
     dataset = LabelDataset(ImageFolder(image_root), store)
     with pytest.raises(GeometryError, match="cropped before"):
-        dataset[2]
+        dataset[1]
+
+
+def nested(images: ImageFolder) -> list[Dataset[Any]]:
+    every = range(len(images))
+    return [
+        images,
+        Subset(images, every),
+        ConcatDataset([Subset(images, every)]),
+        Subset(ConcatDataset([images]), every),
+    ]
+
+
+@pytest.mark.parametrize(
+    "which", range(4), ids=["itself", "subset", "concatenated", "subset-of-concatenated"]
+)
+def test_a_transform_is_found_wherever_it_hides(image_root: Path, store: LabelStore, which: int) -> None:
+    images = nested(ImageFolder(image_root, transform=v2.RandomHorizontalFlip()))[which]
+    with pytest.raises(LabelMismatchError, match="ImageFolder has a transform of its own"):
+        LabelDataset(images, store)
+    plain = LabelDataset(nested(ImageFolder(image_root))[which], store)
+    assert plain.join.rows.tolist() == list(range(8))
+
+
+class Reversed(ImageFolder):
+    """Numbers its classes from the last."""
+
+    def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
+        classes, _ = super().find_classes(directory)
+        return classes, {name: index for index, name in enumerate(reversed(classes))}
+
+
+@pytest.mark.parametrize(
+    "which", range(4), ids=["itself", "subset", "concatenated", "subset-of-concatenated"]
+)
+def test_another_class_order_is_found_wherever_it_hides(
+    image_root: Path, store: LabelStore, which: int
+) -> None:
+    with pytest.raises(ClassOrderError, match="numbered otherwise"):
+        LabelDataset(nested(Reversed(image_root))[which], store)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_class_order_of_timm_s_dataset_is_compared(
+    image_root: Path, store: LabelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    LabelDataset(ImageDataset(str(image_root)), store)
+    assert "not compared" not in caplog.text
+    with pytest.raises(ClassOrderError, match="numbered otherwise"):
+        LabelDataset(ImageDataset(str(image_root), class_map={"dog": 0, "cat": 1}), store)
+
+
+def test_a_transform_that_is_refused_changes_nothing(images: ImageFolder, store: LabelStore) -> None:
+    dataset = LabelDataset(images, store, CROP)
+    with pytest.raises(CropError):
+        dataset.transform = v2.RandomPerspective()
+    assert dataset.transform is CROP
+
+
+def test_items_that_are_no_images_are_named(store: LabelStore) -> None:
+    class Rows(Colours):
+        def __getitem__(self, index: int) -> Any:
+            return {"image": super().__getitem__(index)}
+
+    dataset = LabelDataset(Rows(), store, sample_ids=make_sample_ids(8))
+    with pytest.raises(LabelMismatchError, match="item 0 is a dict, expected a PIL image"):
+        dataset[0]
+    with pytest.raises(LabelMismatchError, match=r"expected \(image, class index\) for with_class_index"):
+        LabelDataset(Colours(), store, sample_ids=make_sample_ids(8), with_class_index=True)[0]
+    with pytest.raises(JoinError, match="sample_ids: 0, expected text"):
+        LabelDataset(Colours(), store, sample_ids=range(8))  # type: ignore[arg-type]
+
+
+def test_positions_are_whole_numbers(images: ImageFolder, store: LabelStore) -> None:
+    dataset = LabelDataset(images, store)
+    with pytest.raises(TypeError, match="integer"):
+        dataset[1.5]  # type: ignore[index]
+    assert dataset.__getitems__([]) == []
+    assert torch.equal(dataset[np.int64(-1)][1], dataset[7][1])  # type: ignore[index]
+
+
+def test_oversampling_is_pointed_to_where_it_works(images: ImageFolder, store: LabelStore) -> None:
+    with pytest.raises(JoinError, match="take a Subset of the LabelDataset"):
+        LabelDataset(Subset(images, [1, 1, 2]), store, join="inner")
+    assert len(Subset(LabelDataset(images, store), [1, 1, 2])) == 3
 
 
 def test_a_box_in_pixels_is_named(images: ImageFolder, store: LabelStore) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
-from relabel_store.errors import FormatError, JoinError
+from relabel_store.errors import ClassOrderError, FormatError, JoinError
 from relabel_store.store.reader import LabelStore, open_store
 from relabel_store.testing import make_manifest, make_sample_ids, make_store
+from relabel_store.torch.dataset import LabelDataset
 from relabel_store.torch.images import SampleImages
+from relabel_store.torch.join import class_columns
+from relabel_store.torch.pooling import LabelPooling
 
 
 @pytest.fixture
@@ -53,6 +57,33 @@ def test_a_class_that_the_teacher_does_not_know_is_minus_one(
     make_store(tmp_path / "one.zarr", rng, make_manifest(k=1, num_classes=1))  # knows cats alone
     images = SampleImages(image_root, open_store(tmp_path / "one.zarr"))
     assert [class_index for _, class_index in images] == [0] * 4 + [-1] * 4
+
+
+def test_a_student_of_some_classes_numbers_them_its_own_way(image_root: Path, store: LabelStore) -> None:
+    assert SampleImages(image_root, store).classes == ["cat", "dog"]
+    images = SampleImages(image_root, store, classes=["dog", "cat"])
+    assert images.classes == ["dog", "cat"]
+    for (_, class_index), sample_id in zip(images, images.sample_ids, strict=True):
+        assert class_index == sample_id.startswith("cat")
+    dogs = SampleImages(image_root, store, classes=["dog"])
+    assert {sample_id.split("/")[0] for sample_id in dogs.sample_ids} == {"dog"}
+    assert [class_index for _, class_index in dogs] == [0] * 4
+
+
+def test_its_labels_are_those_of_its_classes(image_root: Path, store: LabelStore) -> None:
+    classes = ["dog", "cat"]
+    pool = LabelPooling(store.num_classes, classes=class_columns(store, classes))
+    dataset = LabelDataset(SampleImages(image_root, store, classes), store, pool=pool, with_class_index=True)
+    every = LabelDataset(SampleImages(image_root, store), store)
+    for (_, target, class_index), (_, whole) in zip(dataset, every, strict=True):
+        dog_and_cat = whole[[1, 0]]
+        torch.testing.assert_close(target, dog_and_cat / dog_and_cat.sum())
+        assert class_index in (0, 1)
+
+
+def test_a_class_that_nobody_knows_is_named(image_root: Path, store: LabelStore) -> None:
+    with pytest.raises(ClassOrderError, match="'cow' of 2 not among the teacher's"):
+        SampleImages(image_root, store, classes=["cow", "dog"])
 
 
 def test_the_images_of_another_folder_are_refused(tmp_path: Path, store: LabelStore) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 import torch
 from timm.data import create_loader, create_transform
@@ -253,14 +254,30 @@ class Rotated(v2.Transform):
     _transform = transform
 
 
+class Mirrored(v2.Transform):
+    """The same, and the picture keeps its size, so that nothing else could notice."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return PIL.ImageOps.mirror(inpt) if isinstance(inpt, PIL.Image.Image) else inpt
+
+    _transform = transform
+
+
+def test_a_v2_transform_of_ones_own_that_moves_no_pixels_is_named(photo: PIL.Image.Image):
+    picture, box = as_tracked(Mirrored(), keeps=[Mirrored])(photo, CropBox.of(photo))
+    assert picture.tobytes() == PIL.ImageOps.mirror(photo).tobytes()
+    assert not box.is_hflipped
+
+
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (Rotated(), r"after Rotated: the picture has 100 x 75 pixels.*its box says 75 x 100"),
+        (Rotated(), r"Rotated: it changed the picture and left the box alone.*keeps="),
+        (Mirrored(), r"Mirrored: it changed the picture and left the box alone"),
         (v1.RandomRotation((90, 90), expand=True), r"after RandomRotation: the picture has"),
         (lambda image, box: (image, box + 0), "found a Tensor in the place of the box"),
     ],
-    ids=["own v2 transform", "growing rotation", "own function"],
+    ids=["own v2 transform", "own v2 transform of one size", "growing rotation", "own function"],
 )
 def test_a_picture_that_left_its_box_behind_is_noticed(photo: PIL.Image.Image, transform: Any, message: str):
     with pytest.raises(CropError, match=message):

@@ -23,7 +23,7 @@ from relabel_store.torch.images import SampleImages
 
 N_SAMPLES = 4096
 FOLDERS = "/".join(["f" * 200] * 16)  # so that all ids together take 12 MiB
-BOUND = 5 * 2**20  # bytes by which a worker may grow
+BOUND = 8 * 2**20  # bytes by which a worker may grow
 
 
 def dirty_bytes(pid: int) -> int:
