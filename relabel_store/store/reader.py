@@ -38,8 +38,9 @@ def open_store(path: str | os.PathLike[str]) -> EncodedStore:
         The manifest or the completion record is not what was written.
     """
     from relabel_store.store.encoded import EncodedStore
+    from relabel_store.store.location import open_files
 
-    return EncodedStore(Path(path))
+    return EncodedStore(open_files(Path(path).absolute()))
 
 
 class LabelStore(ABC):
