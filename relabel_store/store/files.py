@@ -114,7 +114,8 @@ class StoreFiles(Protocol):
     def create(self, name: str, data: bytes) -> bool:
         """Write a file only if there is none of its name; return whether it was written.
 
-        Of several that create a file at once, in whatever process and on whatever host, one is told True.
+        Of several that create a file at once, in whatever process and on whatever host, at most one is told True.
+        None is where an answer was lost on the way: whose file it is then its content tells.
 
         Raises
         ------
@@ -147,6 +148,15 @@ class StoreFiles(Protocol):
         ------
         TargetExistsError
             Something else does.
+        """
+
+    def require_creation(self) -> None:
+        """Check that `create` can be relied on.
+
+        Raises
+        ------
+        ObjectStoreError
+            It cannot.
         """
 
     def describe(self) -> str:

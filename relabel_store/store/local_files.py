@@ -102,6 +102,9 @@ class LocalFiles:
                 f"output {str(self.path)!r}: is {what}, expected a store or a path that is free"
             )
 
+    def require_creation(self) -> None:
+        """Do nothing: hard links are created only if absent wherever there are any."""
+
     def describe(self) -> str:
         """Say what lies at the path, for a message that no store does."""
         if self.path.is_dir():
@@ -129,6 +132,8 @@ def create_file(path: Path, data: bytes) -> bool:
     NotEnoughSpaceError
         The disk is full; nothing is left behind.
     """
+    if path.exists():
+        return False  # without writing it all first
     with _partial_file(path, data) as partial:
         try:
             path.hardlink_to(partial)

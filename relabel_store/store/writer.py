@@ -20,6 +20,7 @@ from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundErr
 from relabel_store.labels.topk import IndexArray, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
+from relabel_store.store.commit import commit_part, files_of, read_part, settle
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.files import (
     FileEntry,
@@ -36,7 +37,6 @@ from relabel_store.store.journal import (
     facts_path,
     is_part_of,
     mtimes_path,
-    read_record,
     record_path,
 )
 from relabel_store.store.location import open_files
@@ -130,17 +130,39 @@ def _is_ours(name: str) -> bool:
     return name in _OURS or (name.startswith(".") and name.endswith(".partial"))
 
 
-def _require_as_begun(files: StoreFiles) -> None:
-    """Check the files that nothing else vouches for until the store is finished."""
+def _claim(files: StoreFiles, begun: Mapping[str, FileEntry]) -> None:
+    """Record what a build begins with, before it does: of two that begin different ones at once, one is refused.
+
+    Raises
+    ------
+    TargetExistsError
+        Another build was begun here with other files.
+    """
+    document = canonical_json({name: entry.to_json() for name, entry in begun.items()})
+    if not files.create(_BEGUN_FILE, document) and _read_begun(files) not in (None, begun):
+        raise TargetExistsError(
+            f"output {files.location!r}: a build of other labels or images has just been begun there, or was stopped "
+            f"at once; wait for it, remove {_BEGUN_FILE!r} if nobody is at it, or choose a path that is free"
+        )
+
+
+def _read_begun(files: StoreFiles) -> dict[str, FileEntry] | None:
+    """Return what a build began with; None of a finished store that was opened again."""
     try:
         document = read_json(files.read(_BEGUN_FILE))
-        begun = {name: FileEntry.from_json(entry) for name, entry in document.items()}
+        return {name: FileEntry.from_json(entry) for name, entry in document.items()}
     except (FileNotFoundError, ValueError, AttributeError):
-        return  # a finished store that was opened again has none
-    for name, entry in begun.items():
+        return None
+
+
+def _require_as_begun(files: StoreFiles) -> None:
+    """Check the files that nothing else vouches for until the store is finished."""
+    for name, entry in (_read_begun(files) or {}).items():
         try:
             require_entry(files, name, entry)
         except DamagedFileError as error:
+            if _read_begun(files) is None:
+                return  # another process is just finishing the store, and has changed them
             raise DamagedFileError(
                 f"store {files.location!r}: {name!r} is not what the build began with; restore it, or build into "
                 "another path"
@@ -180,12 +202,12 @@ class StoreWriter:
             )
         table = sample_tables.to_parquet(samples)
         group = canonical_json(group_document(manifest, is_consolidated=False))
+        begun = {spec.GROUP_FILE: FileEntry.of_bytes(group), spec.SAMPLES_FILE: FileEntry.of_bytes(table)}
+        files.require_creation()
+        _claim(files, begun)
         files.write(spec.SAMPLES_FILE, table)
         for name, document in array_documents(manifest).items():
             files.write(f"{name}/{spec.GROUP_FILE}", canonical_json(document))
-        begun = {spec.GROUP_FILE: FileEntry.of_bytes(group), spec.SAMPLES_FILE: FileEntry.of_bytes(table)}
-        document = {name: entry.to_json() for name, entry in begun.items()}
-        files.create(_BEGUN_FILE, canonical_json(document))
         files.create(spec.GROUP_FILE, group)
         return cls.resume(files)
 
@@ -221,23 +243,32 @@ class StoreWriter:
     def damaged_parts(self) -> dict[int, str]:
         """Return the finished parts whose files are not what was written, and what is wrong with each.
 
-        Of a finished store only the sizes are compared; reading it compares the digests.
+        Of a finished store, and of one that does not lie in a directory, only the sizes are compared; reading it
+        compares the digests.
         """
+        records = self.records()
+        settle(self.files, records)
+        sizes = self._listed_sizes()
+        # What an object store took in whole it keeps whole; to read all of it again would take hours.
+        are_sizes_enough = self.is_complete or self.files.path is None
         found = {}
-        slices = self.files.listing(spec.JOURNAL_DIR)
-        for part, record in self.records().items():
-            entries = dict(record.files)
-            if facts_path(part) in slices or not self._is_merged(part):
-                entries[facts_path(part)] = record.facts
-            for name, entry in entries.items():
+        for part, record in records.items():
+            for name, entry in files_of(record):
+                if name == facts_path(part) and name not in sizes and self._is_merged(part):
+                    continue
                 try:
-                    if self.is_complete:
-                        require_size(self.files.size(name), name, entry)
-                    else:
+                    require_size(sizes.get(name), name, entry)
+                    if not are_sizes_enough:
                         require_entry(self.files, name, entry)
                 except DamagedFileError as error:
                     found[part] = str(error)
         return found
+
+    def _listed_sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every shard and slice of facts by name, as listings tell it."""
+        folders = [*array_specs(self.manifest), spec.JOURNAL_DIR]
+        listings = (self.files.listing(folder, deep=folder != spec.JOURNAL_DIR) for folder in folders)
+        return {name: stamp.size_bytes for listing in listings for name, stamp in listing.items()}
 
     def records(self) -> dict[int, PartRecord]:
         """Return the records of the parts that are finished now."""
@@ -246,8 +277,7 @@ class StoreWriter:
 
     def record(self, part: int) -> PartRecord | None:
         """Return the record of a part, or None where it is not finished."""
-        found = read_record(self.files, part)
-        return found if found is not None and is_part_of(found, self.manifest) else None
+        return read_part(self.files, self.manifest, part)
 
     @property
     def is_complete(self) -> bool:
@@ -268,6 +298,7 @@ class StoreWriter:
             The disk is full; the part does not exist.
         """
         self._require_fitting(part, labels)
+        self.files.require_creation()
         contents = self._encode(part, labels)
         record = PartRecord(
             part=part,
@@ -281,7 +312,7 @@ class StoreWriter:
         )
         # The lock keeps a second process of this host from replacing the files of a committed part.
         with self._locked(spec.part_name(part)):
-            return self._commit(record, contents | {mtimes_path(part): labels.mtimes_ns.tobytes()})
+            return self._commit(record, contents, labels.mtimes_ns.tobytes())
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -363,37 +394,20 @@ class StoreWriter:
             num_classes=self.manifest.label_map.num_classes,
         )
 
-    def _commit(self, record: PartRecord, contents: Mapping[str, bytes]) -> PartRecord:
-        existing = self.record(record.part)
-        if existing is not None:
-            if self.is_complete:
-                self.remove_locks()
-            return existing
+    def _commit(self, record: PartRecord, contents: Mapping[str, bytes], mtimes: bytes) -> PartRecord:
         try:
-            self._write(contents)
-            if self.files.create(record_path(record.part), record.to_bytes()):
-                return record
+            if self.record(record.part) is None:
+                self.files.write(mtimes_path(record.part), mtimes)
+            winner = commit_part(self.files, self.manifest, record, contents)
         except FileNotFoundError:
             # Another host finished the store and swept our half-written file away.
-            if self.record(record.part) is None:
+            found = self.record(record.part)
+            if found is None:
                 raise
-        winner = self.record(record.part)
-        if winner == record:
-            if self.is_complete:
-                self._clean()
-            return winner
-        # A process of another host, where the lock does not reach, committed other bytes between our
-        # look and our record. Whose files lie there now is unknown, so ours are written again; a store
-        # that was finished with theirs has to be finished again.
+            winner = found
         if self.is_complete:
-            self.drop_parts([])
-        self._write(contents)
-        self.files.write(record_path(record.part), record.to_bytes())
-        return record
-
-    def _write(self, contents: Mapping[str, bytes]) -> None:
-        for name, data in contents.items():
-            self.files.write(name, data)
+            self._clean()  # of what we left beside a store that others finished
+        return winner
 
     def drop_parts(self, parts: Iterable[int]) -> None:
         """Forget finished parts, so that they are built again; a finished store becomes unfinished."""
@@ -429,18 +443,21 @@ class StoreWriter:
         """
         finished = read_completion(self.files)
         if finished is not None:
+            self._clean()  # of what others left who came late and were killed
             self._reload()
             return finished
         with self._locked("complete"):
             finished = read_completion(self.files)
             if finished is not None:
-                self.remove_locks()  # made again by us, who waited for whoever finished the store
+                self._clean()  # of our lock, who waited for whoever finished the store
                 self._reload()
                 return finished
             records = self.records()
             missing = [part for part in range(self.manifest.num_parts) if part not in records]
             if missing:
                 raise FormatError(f"store: {len(missing)} of {self.manifest.num_parts} parts are not built")
+            settle(self.files, records)
+            self._require_shards(records)
             facts = self._read_facts(records)
             # Facts go only after the merged table and the manifest are in place: whoever finds them gone
             # finds these there, and what we read when we began is old.
@@ -451,6 +468,12 @@ class StoreWriter:
             completion = self._commit_whole(records)
             self.remove_locks()  # of whoever came in between
             return completion
+
+    def _require_shards(self, records: Mapping[int, PartRecord]) -> None:
+        sizes = self._listed_sizes()
+        for record in records.values():
+            for name, entry in record.files.items():
+                require_size(sizes.get(name), name, entry)
 
     def _reload(self) -> None:
         now = StoreWriter.resume(self.files)
