@@ -91,6 +91,8 @@ def _size_of_arrays(store: EncodedStore) -> dict[str, int]:
 
 
 def _total_size(store: EncodedStore) -> int:
+    if store.files.path is None and store.is_complete:  # a listing of 100,000 objects, or of none over HTTP
+        return store.size_bytes
     return sum(stamp.size_bytes for stamp in store.files.listing("", deep=True).values())
 
 

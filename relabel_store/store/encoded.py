@@ -31,6 +31,7 @@ from relabel_store.store.reader import Arrays, LabelStore
 from relabel_store.store.samples import SampleIndex
 from relabel_store.store.zarr_v1 import Array, ZarrArrays, manifest_of_group
 
+_HELD_BYTES = 128 * 1024**2  # of shards that came over a network: ten parts of 4,096 maps at 15x15x5
 _CACHED_CHUNKS = 8  # 8 x 1.1 MiB at 15x15x5: row-by-row reading in order decodes each chunk once
 
 
@@ -49,6 +50,7 @@ class EncodedStore(LabelStore):
         self._lock = threading.RLock()
         self._verified: set[str] = set()
         self._chunks: OrderedDict[int, dict[str, Array]] = OrderedDict()
+        self._held: OrderedDict[str, bytes] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[EncodedStore], tuple[StoreFiles]]:
         return EncodedStore, (self.files,)
@@ -62,6 +64,13 @@ class EncodedStore(LabelStore):
     def digest(self) -> str | None:
         """Identity of a finished store, which covers every byte of it; None while it is being built."""
         return None if self._completion is None else self._completion.digest
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files of a finished store as they were written."""
+        assert self._completion is not None
+        recorded = sum(entry.size_bytes for entry in self._completion.files.values())
+        return recorded + (self.files.size(spec.COMPLETE_FILE) or 0)
 
     @cached_property
     def parts(self) -> Mapping[int, PartRecord]:
@@ -177,8 +186,23 @@ class EncodedStore(LabelStore):
     def _decode(self, name: str, chunk: int) -> Array:
         layout = self.manifest.layout
         start = chunk * layout.chunk_rows
-        self._require_sound_shard(name, start // layout.shard_rows)
-        return self._arrays.read(name, range(start, min(start + layout.chunk_rows, len(self))))
+        rows, part = range(start, min(start + layout.chunk_rows, len(self))), start // layout.shard_rows
+        if self.files.path is None:
+            return self._arrays.read_from(name, rows, self._held_shard(name, part))
+        self._require_sound_shard(name, part)
+        return self._arrays.read(name, rows)
+
+    def _held_shard(self, name: str, part: int) -> bytes:
+        """Return a shard that is not on this host; those asked for last stay in memory.
+
+        Whole, although a chunk would do: only then there is a digest to check it with.
+        """
+        key = f"{name}/{part}"
+        data = self._held.pop(key, None) or self._shard(name, part)
+        self._held[key] = data
+        while len(self._held) > 1 and sum(map(len, self._held.values())) > _HELD_BYTES:
+            self._held.popitem(last=False)
+        return data
 
     def _require_sound_shard(self, name: str, part: int) -> None:
         shard, entry = self._shard_entry(name, part)

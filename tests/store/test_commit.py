@@ -228,7 +228,9 @@ def test_however_writers_interleave_and_die_the_record_names_what_is_there(
     turns.run([lambda at=at, version=version: work(at, version) for at, version in enumerate(versions)])  # type: ignore[misc]
     left = MemoryFiles(found)
     record = read_part(left, MANIFEST, 0)  # type: ignore[arg-type]
-    assert all(answer == record for answer in answers.values())  # whoever came to an end was told of the one record
+    assert all(
+        answer == record for answer in answers.values()
+    )  # whoever came to an end was told of the one record
     if record is not None:
         settle(left, {0: record})  # type: ignore[arg-type]
     else:
