@@ -33,7 +33,9 @@ WRITABLE = ("s3", "s3a", "gs", "gcs", "memory")
 _DELAYS_S = tuple(0.25 * 2**attempt for attempt in range(7))
 _REQUESTS = 16  # at once
 _WINDOW = 64  # contents held at once while many files are read
-# The client of S3 tries nothing again on its own: the waits would multiply.
+# One of us tries again, or the waits would multiply: we for S3, whose client is told not to, and Google's client,
+# which cannot be told, for itself (six times, a minute in all).
+_PATIENT = ("gs", "gcs")
 _CLIENT_OPTIONS: dict[str, dict[str, Any]] = {
     protocol: {
         "config_kwargs": {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
@@ -80,6 +82,7 @@ class RemoteFiles:
         self.location = require_url(location)
         self._protocol = self.location.partition(":")[0]
         self._opened: tuple[int, Any, str] | None = None
+        self._delays_s = () if self._protocol in _PATIENT else _DELAYS_S
         self._can_create = False
 
     def __reduce__(self) -> tuple[type[RemoteFiles], tuple[str]]:
@@ -241,7 +244,7 @@ class RemoteFiles:
         """Call the file system, and again where that may help."""
         fs, root = self._open()
         path = f"{root}/{name}" if name else root
-        for delay_s in (*_DELAYS_S, None):
+        for delay_s in (*self._delays_s, None):
             try:
                 return call(fs, path)
             except (FileNotFoundError, FileExistsError, IsADirectoryError):
@@ -263,7 +266,7 @@ class RemoteFiles:
             hint = _HINT.get(self._protocol.replace("s3a", "s3").replace("gcs", "gs"))
             told += f"; check its permissions and your credentials{f' ({hint})' if hint else ''}"
         elif _may_pass(error):
-            told += f"; tried {len(_DELAYS_S) + 1} times: run the same command again when the service is back"
+            told += f"; tried {len(self._delays_s) + 1} times: run the same command again when the service is back"
         return ObjectStoreError(f"{what}: {told}")
 
 

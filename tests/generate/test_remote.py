@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import http.server
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -183,6 +190,87 @@ def test_missing_credentials_are_said_to_be_missing(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert "your credentials (aws configure" in fail(build(url))
+
+
+# Google's service, as far as a stand-in for its JSON API can show
+
+
+class Google(http.server.BaseHTTPRequestHandler):
+    """Objects in memory: upload, also only if absent; read, list and delete."""
+
+    protocol_version = "HTTP/1.1"
+    objects: ClassVar[dict[str, bytes]] = {}
+    lock = threading.Lock()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def answer(self, status: int, body: bytes | dict[str, object] = b"") -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def asked(self) -> tuple[str, dict[str, list[str]]]:
+        url = urllib.parse.urlsplit(self.path)
+        return urllib.parse.unquote(url.path.partition("/o/")[2]), urllib.parse.parse_qs(url.query)
+
+    def describe(self, name: str) -> dict[str, object]:
+        data = self.objects[name]
+        digest = base64.b64encode(hashlib.md5(data).digest()).decode()
+        return {"name": name, "bucket": BUCKET, "size": str(len(data)), "etag": digest, "md5Hash": digest}
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        _, described, content, _ = body.split(b"--==0==")
+        name = json.loads(described.partition(b"\n\n")[2])["name"]
+        with self.lock:
+            if self.asked()[1].get("ifGenerationMatch") == ["0"] and name in self.objects:
+                self.answer(412, {"error": {"code": 412, "message": "conditionNotMet"}})
+                return
+            self.objects[name] = content.partition(b"\n\n")[2][:-1]
+        self.answer(200, self.describe(name))
+
+    def do_GET(self) -> None:
+        name, query = self.asked()
+        if not name:
+            self.answer(200, self.found_below(query.get("prefix", [""])[0], query.get("delimiter", [""])[0]))
+        elif name not in self.objects:
+            self.answer(404, {"error": {"code": 404, "message": "notFound"}})
+        else:
+            self.answer(200, self.objects[name] if query.get("alt") == ["media"] else self.describe(name))
+
+    def found_below(self, prefix: str, delimiter: str) -> dict[str, object]:
+        names = [name for name in sorted(self.objects) if name.startswith(prefix)]
+        rests = [(name, name.removeprefix(prefix).partition(delimiter or "\0")) for name in names]
+        folders = {prefix + rest[0] + rest[1] for _, rest in rests if rest[1]}
+        return {
+            "items": [self.describe(name) for name, rest in rests if not rest[1]],
+            "prefixes": sorted(folders),
+        }
+
+    def do_DELETE(self) -> None:
+        self.answer(404 if self.objects.pop(self.asked()[0], None) is None else 204)
+
+
+def test_a_store_built_at_google_is_the_one_built_into_a_directory(
+    build: Callable[..., subprocess.Popen[str]],
+    undisturbed: dict[str, bytes | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("gcsfs")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Google) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("FSSPEC_GS_TOKEN", "anon")
+        # The client would ask over gRPC, which no stand-in speaks, what kind of bucket it is.
+        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        for process in [build(f"gs://{BUCKET}/labels.zarr") for _ in range(2)]:
+            finish(process)
+        server.shutdown()
+    assert {name.removeprefix("labels.zarr/"): data for name, data in Google.objects.items()} == undisturbed
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from relabel_store.errors import (
+    DamagedFileError,
     MissingDependencyError,
     ObjectStoreError,
     OptionError,
@@ -24,7 +25,7 @@ from relabel_store.store.location import is_url, open_files
 from relabel_store.store.reader import open_store
 from relabel_store.store.remote_files import RemoteFiles, require_url
 from relabel_store.store.writer import StoreWriter
-from relabel_store.testing import make_store
+from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples, make_store
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -366,6 +367,74 @@ def test_a_journal_record_is_read_once(flaky: Callable[..., Flaky], memory: Remo
     memory._opened = None
     assert (sorted(writer.records()), writer.missing_parts()) == ([0, 1], [])
     assert destination.calls == {"find": 2}
+
+
+def test_materializing_fetches_each_shard_once(
+    flaky: Callable[..., Flaky], memory: RemoteFiles, tmp_path: Path
+) -> None:
+    make_store(memory, np.random.default_rng(0))
+    store = open_store(memory.location)
+    destination = flaky(lambda name, call: None)
+    store.files._opened = None  # type: ignore[attr-defined]
+    store.materialize(tmp_path / "cache")
+    assert destination.calls == {"cat_file": 4 + 2 + 1}  # shards, the arrays' metadata, the sample table
+
+
+def test_what_a_part_costs_does_not_grow_with_the_parts_before_it(
+    flaky: Callable[..., Flaky], memory: RemoteFiles
+) -> None:
+    manifest = make_manifest(n=40, shard_rows=1, chunk_rows=1)
+    maps = make_label_maps(np.random.default_rng(0), manifest)
+    writer = StoreWriter.begin(memory, manifest, make_samples(manifest))
+    writer.write_part(0, make_part(manifest, maps, 0))  # after which creation has been tried
+    destination = flaky(lambda name, call: None)
+    memory._opened = None
+    for part in range(1, 40):
+        writer.write_part(part, make_part(manifest, maps, part))
+    assert {name: calls / 39 for name, calls in destination.calls.items()} == {
+        "pipe_file": 5,  # two shards, facts, times of change, record
+        "cat_file": 2,  # of a record that might be there
+        "info": 1,  # of a completion that might be
+    }
+
+
+def test_a_shard_asked_for_again_is_not_fetched_again(
+    flaky: Callable[..., Flaky], memory: RemoteFiles
+) -> None:
+    make_store(memory, np.random.default_rng(0))
+    store = open_store(memory.location)
+    destination = flaky(lambda name, call: None)
+    store.files._opened = None  # type: ignore[attr-defined]
+    store.read_rows(range(8))
+    store._chunks.clear()
+    before = dict(destination.calls)
+    store.read_rows(range(8))
+    assert destination.calls == before
+
+
+def test_a_changed_byte_of_a_shard_is_noticed(memory: RemoteFiles) -> None:
+    make_store(memory, np.random.default_rng(0))
+    name = "values/c/1/0/0/0"
+    data = bytearray(memory.read(name))
+    data[3] ^= 1
+    memory.write(name, bytes(data))
+    store = open_store(memory.location)
+    store.read_rows(range(4))
+    with pytest.raises(DamagedFileError, match=name):
+        store.read_rows([4])
+
+
+def test_a_store_that_lost_a_shard_is_not_finished_and_its_part_is_built_again(memory: RemoteFiles) -> None:
+    maps = make_store(memory, np.random.default_rng(0), parts=[0, 1])
+    memory.remove(["indices/c/1/0/0/0"])
+    writer = StoreWriter.resume(memory)
+    with pytest.raises(DamagedFileError, match="'indices/c/1/0/0/0': missing"):
+        writer.complete()
+    assert list(writer.damaged_parts()) == [1]
+    writer.drop_parts([1])
+    writer.write_part(1, make_part(writer.manifest, maps, 1))
+    writer.complete()
+    np.testing.assert_array_equal(open_store(memory.location).read_rows(range(8)).indices, maps.indices)
 
 
 @pytest.fixture(autouse=True)
