@@ -36,11 +36,16 @@ _WINDOW = 64  # contents held at once while many files are read
 # One of us tries again, or the waits would multiply: we for S3, whose client is told not to, and Google's client,
 # which cannot be told, for itself (six times, a minute in all).
 _PATIENT = ("gs", "gcs")
+_S3_OPTIONS = {
+    "config_kwargs": {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+}
+# What arrived is compared with what was sent: the client of S3 sends a checksum anyway, Google's has to be told.
+_GOOGLE_OPTIONS = {"consistency": "md5"}
 _CLIENT_OPTIONS: dict[str, dict[str, Any]] = {
-    protocol: {
-        "config_kwargs": {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
-    }
-    for protocol in ("s3", "s3a")
+    "s3": _S3_OPTIONS,
+    "s3a": _S3_OPTIONS,
+    "gs": _GOOGLE_OPTIONS,
+    "gcs": _GOOGLE_OPTIONS,
 }
 _CLIENT_PACKAGES = {
     "aiobotocore",
