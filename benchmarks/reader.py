@@ -161,7 +161,7 @@ def measure(run: Callable[[int], object], n: int, repeat: int) -> float:
 
 def decode(store: EncodedStore, repeat: int) -> None:
     """Print how fast a whole store is decoded."""
-    group = zarr.open_group(store.path, mode="r")
+    group = zarr.open_group(store.files.path, mode="r")
     step = store.manifest.layout.shard_rows
     room = {name: np.empty((step, *array.shape[1:]), array.dtype) for name, array in group.arrays()}
 

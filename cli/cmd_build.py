@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from . import render
-from .params import ChannelsType, ShareType, ValueStepType, require_outside
+from .params import ChannelsType, ShareType, StoreType, ValueStepType, require_outside
 from .progress import show_progress
 
 _FILE = click.Path(path_type=Path)
@@ -24,7 +24,12 @@ _FILE = click.Path(path_type=Path)
     help="An alias such as 'efficientnet_l2', a timm name, hf-hub:ID or module:factory.",
 )
 @click.option("--images", required=True, type=_FILE, help="A folder of class folders, or of images.")
-@click.option("--out", required=True, type=_FILE, help="The store to write, or to go on with.")
+@click.option(
+    "--out",
+    required=True,
+    type=StoreType(),
+    help="The store to write, or to go on with; s3:// and gs:// too.",
+)
 @click.option("--weights", type=_FILE, help="Load the teacher's weights from a .safetensors or .pth file.")
 @click.option(
     "--class-names", type=_FILE, help="The teacher's classes in order: text, one a line, or a JSON list."
@@ -96,7 +101,7 @@ def build(ctx: click.Context, /, *, log_file: Path | None, wants_profile: bool, 
     from relabel_store.generate.build import build as build_store
 
     if log_file is not None:
-        require_outside("--log", log_file, Path(options["out"]))
+        require_outside("--log", log_file, options["out"])
         ctx.call_on_close(_log_to(log_file))
     # For --teacher module:factory, as `python -m` finds modules in the folder that it is started in.
     sys.path.insert(0, str(Path.cwd()))

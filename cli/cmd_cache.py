@@ -41,7 +41,7 @@ def list_command(*, cache_dir: Path | None, as_json: bool) -> None:
 @options.store_argument
 @_cache_dir_option
 @click.option("--verify", is_flag=True, help="Compare all of an entry that is there with its checksums.")
-def add_command(*, store: Path, cache_dir: Path | None, verify: bool) -> None:
+def add_command(*, store: Path | str, cache_dir: Path | None, verify: bool) -> None:
     """Materialize STORE before a training run asks for it."""
     from relabel_store.store.cache import materialize_store
     from relabel_store.store.reader import open_store

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @options.json_option
 def inspect(
-    store: Path, *, sample_id: str | None, images: Path | None, plot: Path | None, as_json: bool
+    store: Path | str, *, sample_id: str | None, images: Path | None, plot: Path | None, as_json: bool
 ) -> None:
     """Show what STORE holds, or the label map of one SAMPLE_ID.
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-store_argument = click.argument("store", type=click.Path(path_type=Path))
+from .params import StoreType
+
+store_argument = click.argument("store", type=StoreType())
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 images_option = click.option(
     "--images",

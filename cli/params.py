@@ -7,15 +7,32 @@ from typing import Any
 
 import click
 
+from relabel_store.errors import OptionError
 from relabel_store.labels.values import ValueStep
+from relabel_store.store.location import open_files
 
 
-def require_outside(option: str, path: Path, store: Path) -> None:
+def require_outside(option: str, path: Path, store: Path | str) -> None:
     """Raise a usage error for a file to be written inside a store."""
-    if path.resolve().is_relative_to(store.resolve()):
+    if isinstance(store, Path) and path.resolve().is_relative_to(store.resolve()):
         raise click.UsageError(
             f"{option} {str(path)!r}: a store holds nothing but itself; write it elsewhere"
         )
+
+
+class StoreType(click.ParamType[Any]):
+    """A path, or a URL as text: pathlib would take one of its slashes."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """Return a path or a URL."""
+        if isinstance(value, Path):
+            return value
+        try:
+            return open_files(value).path or str(value)
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ValueStepType(click.ParamType[Any]):

@@ -129,13 +129,13 @@ def build_report(report: BuildReport) -> str:
     lines = []
     if report.is_complete:
         assert manifest.statistics is not None
-        lines.append(f"{report.path}: complete, {_count(manifest.statistics.labelled, 'image')} labelled")
+        lines.append(f"{report.location}: complete, {_count(manifest.statistics.labelled, 'image')} labelled")
         lines += _fields(_agreement(manifest))
         if manifest.statistics.exif_oriented:
             lines += _fields([("EXIF", f"{_exif(manifest.statistics.exif_oriented)}")])
     else:
         lines.append(
-            f"{report.path}: {_count(report.labelled, 'image')} labelled, "
+            f"{report.location}: {_count(report.labelled, 'image')} labelled, "
             f"{_count(report.parts_left, 'part')} left to other shares"
         )
     if report.bad_images:

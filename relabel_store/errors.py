@@ -16,6 +16,7 @@
     ├── UnfinishedStoreError        (ValueError)         a store that has to be finished for this
     ├── CacheError                  (OSError)            a cache directory that cannot be used
     ├── NotEnoughSpaceError         (OSError)            the disk is too small for what was asked
+    ├── ObjectStoreError            (OSError)            an object store that cannot be reached, or refuses
     ├── BoxError                    (ValueError)         a crop box that encloses no part of an image
     ├── CropError                   (ValueError)         a transform whose crop cannot be followed
     ├── LabelMismatchError          (ValueError)         labels that are not of these images
@@ -65,6 +66,7 @@ __all__ = [
     "NoLabelError",
     "NonFiniteLogitsError",
     "NotEnoughSpaceError",
+    "ObjectStoreError",
     "OptionError",
     "RelabelStoreError",
     "SampleNotFoundError",
@@ -136,6 +138,10 @@ class CacheError(RelabelStoreError, OSError):
 
 class NotEnoughSpaceError(RelabelStoreError, OSError):
     """The disk has no room for what was asked."""
+
+
+class ObjectStoreError(RelabelStoreError, OSError):
+    """An object store that cannot be reached, refuses what was asked, or cannot do it."""
 
 
 class BoxError(RelabelStoreError, ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +28,7 @@ from relabel_store.manifest import (
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.journal import BadImage
 from relabel_store.store.samples import Status
-from relabel_store.store.writer import PartLabels, StoreWriter
+from relabel_store.store.writer import Location, PartLabels, StoreWriter
 
 
 def make_sample_ids(n: int) -> list[str]:
@@ -129,7 +128,7 @@ def make_part(
 
 
 def make_store(
-    path: Path,
+    path: Location,
     rng: np.random.Generator,
     manifest: Manifest | None = None,
     *,

@@ -43,6 +43,8 @@ from relabel_store.manifest import (
     TeacherInfo,
 )
 from relabel_store.sample_ids import digest_of_ids
+from relabel_store.store.files import StoreFiles
+from relabel_store.store.location import open_files
 from relabel_store.store.samples import planned_samples
 from relabel_store.store.writer import StoreWriter, is_store, require_free_target
 
@@ -136,6 +138,8 @@ class BuildReport:
 
     Parameters
     ----------
+    location
+        Path or URL of the store.
     is_complete
         Whether the store is finished; a share may leave parts to the others.
     labelled
@@ -146,7 +150,7 @@ class BuildReport:
         Where the time of this run went; None where nothing was left to label.
     """
 
-    path: Path
+    location: str
     manifest: Manifest
     is_complete: bool
     labelled: int
@@ -257,12 +261,12 @@ def build(
         std=std,
         interpolation=interpolation,
     )
-    return _Build(Path(out), options, teacher_options, observer or BuildObserver()).run(teacher, images)
+    return _Build(open_files(out), options, teacher_options, observer or BuildObserver()).run(teacher, images)
 
 
 @dataclass(frozen=True)
 class _Build:
-    path: Path
+    files: StoreFiles
     options: BuildOptions
     teacher_options: TeacherOptions
     observer: BuildObserver
@@ -274,15 +278,15 @@ class _Build:
             raise TeacherError("teacher: options are given, but a teacher that is an object has its own")
         else:
             size = teacher.facts.input.size
-        require_free_target(self.path)
+        require_free_target(self.files)
         device = choose_device(self.options.device)
         source = self._open_images(images)
         self.observer.on_images(source)
-        if not is_store(self.path):
+        if not is_store(self.files):
             self._require_space(
                 len(source), (size[0] // _USUAL_STRIDE, size[1] // _USUAL_STRIDE) if size else (15, 15)
             )
-        with hold_share(self.path, self.options.share):
+        with hold_share(self.files.path, self.options.share):
             loaded = load_teacher(teacher, self.teacher_options) if isinstance(teacher, str) else teacher
             loaded.to(device)
             manifest = self._describe(loaded, source, device)
@@ -302,11 +306,14 @@ class _Build:
     def _require_space(self, samples: int, grid: tuple[int, int]) -> None:
         pairs = self.options.top_k * grid[0] * grid[1]
         needed = int(samples * (pairs * _BYTES_PER_PAIR + _BYTES_PER_SAMPLE))
-        existing = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+        path = self.files.path
+        if path is None:
+            return
+        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
         free = shutil.disk_usage(existing).free
         if free < needed:
             raise NotEnoughSpaceError(
-                f"output {str(self.path)!r}: {free / 1e6:,.1f} MB free, about {needed / 1e6:,.1f} MB needed for "
+                f"output {str(path)!r}: {free / 1e6:,.1f} MB free, about {needed / 1e6:,.1f} MB needed for "
                 f"{samples} images at {grid[0]}x{grid[1]} cells and top {self.options.top_k}; free some or use --limit"
             )
 
@@ -320,7 +327,7 @@ class _Build:
         precision = options.precision or _best_precision(device)
         error = check_identity(teacher, device)
         grid = probe_grid(teacher, device)
-        if not is_store(self.path):
+        if not is_store(self.files):
             self._require_space(len(source), grid)
         chunk_rows = min(spec.CHUNK_ROWS, options.shard_rows)
         whole_chunks = -(-len(source) // chunk_rows) * chunk_rows
@@ -375,13 +382,13 @@ class _Build:
         return found
 
     def _open_writer(self, manifest: Manifest, source: ImageSource) -> StoreWriter:
-        if is_store(self.path):
-            writer = StoreWriter.resume(self.path)
+        if is_store(self.files):
+            writer = StoreWriter.resume(self.files)
         else:
             samples = planned_samples(
                 source.sample_ids, source.paths, source.class_names, manifest.classes.index_of_folder()
             )
-            writer = StoreWriter.begin(self.path, manifest, samples)
+            writer = StoreWriter.begin(self.files, manifest, samples)
         require_same_labels(
             writer.manifest, manifest, is_batch_size_given=self.options.batch_size is not None
         )
@@ -407,7 +414,7 @@ class _Build:
             (bad.row, bad.reason) for record in writer.records().values() for bad in record.bad_images
         )
         return BuildReport(
-            path=self.path,
+            location=self.files.location,
             manifest=writer.manifest,
             is_complete=not left,
             labelled=to_do,

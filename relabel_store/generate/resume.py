@@ -114,12 +114,14 @@ def require_same_images(writer: StoreWriter, source: ImageSource) -> None:
     for column in ("sample_id", "path", "class_index", "class_name"):
         if not writer.samples[column].combine_chunks().equals(planned[column].combine_chunks()):
             raise DamagedFileError(
-                f"store {writer.path.name!r}: column {column!r} of its sample table is not that of the images; "
+                f"store {writer.files.location!r}: column {column!r} of its sample table is not that of the images; "
                 "restore the table, or build into another path"
             )
-    changed = [
-        path for record in writer.records().values() for path in _changed_images(writer, source, record)
-    ]
+    records = {facts_path(record.part): record for record in writer.records().values()}
+    changed: list[str] = []
+    for name, data in writer.files.read_many(records):
+        if data is not None:  # merged: sizes are gone with it, `validate --images` compares digests
+            changed += _changed_images(writer, source, records[name], data)
     if changed:
         raise ImagesChangedError(
             f"images {source.name!r}: {len(changed)} changed after they were labelled: "
@@ -128,11 +130,10 @@ def require_same_images(writer: StoreWriter, source: ImageSource) -> None:
         )
 
 
-def _changed_images(writer: StoreWriter, source: ImageSource, record: PartRecord) -> Iterator[str]:
-    path = writer.path / facts_path(record.part)
-    if not path.exists():
-        return  # merged: sizes are gone with it, `validate --images` compares digests
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+def _changed_images(
+    writer: StoreWriter, source: ImageSource, record: PartRecord, data: bytes
+) -> Iterator[str]:
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
         facts: pa.Table = file.read(use_threads=False)
     columns = [facts[name].to_pylist() for name in ("size_bytes", "sha256", "status")]
     mtimes_ns = _read_mtimes(writer, record)
@@ -153,7 +154,7 @@ def _changed_images(writer: StoreWriter, source: ImageSource, record: PartRecord
 def _read_mtimes(writer: StoreWriter, record: PartRecord) -> list[int | None]:
     """Return when each image of a part was last changed; None where that is not known any more."""
     try:
-        found = np.frombuffer((writer.path / mtimes_path(record.part)).read_bytes(), np.int64)
+        found = np.frombuffer(writer.files.read(mtimes_path(record.part)), np.int64)
     except (FileNotFoundError, ValueError):
         return [None] * len(record.rows)
     return found.tolist() if len(found) == len(record.rows) else [None] * len(record.rows)

@@ -48,14 +48,22 @@ class Share:
 
 
 @contextlib.contextmanager
-def hold_share(store: Path, share: Share) -> Iterator[None]:
+def hold_share(store: Path | None, share: Share) -> Iterator[None]:
     """Keep other processes of this host from building the same share, or the whole beside it.
+
+    Parameters
+    ----------
+    store
+        Its directory. None is an object store, whose builds are on many hosts: there duplicated work is harmless.
 
     Raises
     ------
     StoreBusyError
         One of them is at it.
     """
+    if store is None:
+        yield
+        return
     running = store / spec.RUNNING_DIR
     is_whole = share.count == 1
     created = not store.exists()

@@ -91,7 +91,9 @@ def _size_of_arrays(store: EncodedStore) -> dict[str, int]:
 
 
 def _total_size(store: EncodedStore) -> int:
-    return sum(path.stat().st_size for path in store.path.rglob("*") if path.is_file())
+    if store.files.path is None and store.is_complete:  # a listing of 100,000 objects, or of none over HTTP
+        return store.size_bytes
+    return sum(stamp.size_bytes for stamp in store.files.listing("", deep=True).values())
 
 
 def _frequencies(manifest: Manifest) -> list[ClassFrequency]:

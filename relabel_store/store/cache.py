@@ -31,7 +31,8 @@ from relabel_store.errors import (
 from relabel_store.manifest import Manifest
 from relabel_store.store.decoded import DecodedStore, StoreFacts, for_each_part
 from relabel_store.store.encoded import EncodedStore
-from relabel_store.store.files import sync_directory, sync_file
+from relabel_store.store.local_files import sync_directory, sync_file
+from relabel_store.store.location import is_url
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.reader import Arrays, open_store
 from relabel_store.store.samples import SCHEMA
@@ -109,7 +110,7 @@ def materialize_store(
     """Return a store decoded into memory-mapped files; see `LabelStore.materialize`."""
     if store.digest is None:
         raise UnfinishedStoreError(
-            f"store {str(store.path)!r}: {len(store.parts)} of {store.manifest.num_parts} parts are built, expected "
+            f"store {store.location!r}: {len(store.parts)} of {store.manifest.num_parts} parts are built, expected "
             "a finished store; run its build again, or use store.load() for what is there"
         )
     root = default_cache_dir() if cache_dir is None else Path(cache_dir)
@@ -138,7 +139,7 @@ def find_entries(names: Sequence[str], cache_dir: str | os.PathLike[str] | None 
     Parameters
     ----------
     names
-        Paths of label stores, or beginnings of digests that fit one entry each.
+        Paths or URLs of label stores, or beginnings of digests that fit one entry each.
 
     Raises
     ------
@@ -148,7 +149,7 @@ def find_entries(names: Sequence[str], cache_dir: str | os.PathLike[str] | None 
     entries = list_entries(cache_dir)
     found = []
     for name in names:
-        digest = open_store(name).digest if Path(name).exists() else None
+        digest = open_store(name).digest if is_url(name) or Path(name).exists() else None
         wanted = (digest or name).rpartition(":")[2]
         fitting = [entry for entry in entries if wanted and entry.path.name.startswith(wanted)]
         if len(fitting) != 1:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
 from relabel_store.errors import DamagedFileError, UnsupportedVersionError
-from relabel_store.store.files import FileEntry
+from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.journal import PartRecord
 
 
@@ -78,7 +77,7 @@ def _require_readable_version(document: Any) -> None:
         )
 
 
-def read_completion(store: Path) -> Completion | None:
+def read_completion(files: StoreFiles) -> Completion | None:
     """Return the completion of a store, or None where it is not finished.
 
     Raises
@@ -87,7 +86,7 @@ def read_completion(store: Path) -> Completion | None:
         ``complete.json`` is there and is not what was written.
     """
     try:
-        data = (store / spec.COMPLETE_FILE).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+        data = files.read(spec.COMPLETE_FILE)
+    except FileNotFoundError:
         return None
     return Completion.from_bytes(data)

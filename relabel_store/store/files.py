@@ -1,21 +1,14 @@
-"""Files written whole or not at all."""
+"""The files of a store: what a place that holds them can do, and how they are checked."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import os
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from relabel_store.errors import DamagedFileError, NotEnoughSpaceError
-
-PARTIAL_SUFFIX = ".partial"
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from relabel_store.errors import DamagedFileError
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,120 @@ class FileEntry:
         raise ValueError(f"file entry: {document!r}, expected size_bytes and sha256")
 
 
+@dataclass(frozen=True)
+class FileStamp:
+    """What a listing tells of a file.
+
+    Parameters
+    ----------
+    tag
+        Another one for other content of the same name.
+    """
+
+    size_bytes: int
+    tag: str
+
+
+class StoreFiles(Protocol):
+    """The files of one store, wherever they lie.
+
+    A name is the path below the store, ``/`` between folders. A file is there whole or not at all, also after
+    a crash, and who reads it after it was written reads what was written. Files can be pickled.
+    """
+
+    @property
+    def location(self) -> str:
+        """Path or URL of the store, as messages name it."""
+
+    @property
+    def path(self) -> Path | None:
+        """The directory where the files lie, or None where this host has none."""
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none of this name.
+        """
+
+    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield names and contents, in the order asked; None where there is no such file."""
+
+    def entry(self, name: str) -> FileEntry:
+        """Return size and digest of a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none of this name.
+        """
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes, or None where there is none of this name."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, in place of the one of its name.
+
+        Raises
+        ------
+        NotEnoughSpaceError
+            There is no room; nothing is left behind.
+        """
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if there is none of its name; return whether it was written.
+
+        Of several that create a file at once, in whatever process and on whatever host, at most one is told True.
+        None is where an answer was lost on the way: whose file it is then its content tells.
+
+        Raises
+        ------
+        NotEnoughSpaceError
+            There is no room; nothing is left behind.
+        """
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that are not there are no error."""
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove every file below a folder, and the folder."""
+
+    def listing(self, folder: str, *, deep: bool = False) -> dict[str, FileStamp]:
+        """Return the files in a folder by name, sorted, or with `deep` also those in folders below it.
+
+        The folder ``""`` is the store itself.
+        """
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left half written."""
+
+    def children(self) -> Iterable[str]:
+        """Return the names of the files and folders at the top."""
+
+    def require_folder(self) -> None:
+        """Check that files can lie here.
+
+        Raises
+        ------
+        TargetExistsError
+            Something else does.
+        """
+
+    def require_creation(self) -> None:
+        """Check that `create` can be relied on.
+
+        Raises
+        ------
+        ObjectStoreError
+            It cannot.
+        """
+
+    def describe(self) -> str:
+        """Say what lies at the location, for a message that no store does."""
+
+
 def entry_of(files: Mapping[str, FileEntry], name: str) -> FileEntry:
     """Return what ``complete.json`` lists of a file.
 
@@ -69,7 +176,7 @@ def entry_of(files: Mapping[str, FileEntry], name: str) -> FileEntry:
     return files[name]
 
 
-def require_entry(path: Path, name: str, entry: FileEntry) -> None:
+def require_entry(files: StoreFiles, name: str, entry: FileEntry) -> None:
     """Check a file against what was recorded of it.
 
     Raises
@@ -78,23 +185,22 @@ def require_entry(path: Path, name: str, entry: FileEntry) -> None:
         It is missing, or its size or content is another.
     """
     try:
-        found = FileEntry.of_file(path)
+        found = files.entry(name)
     except FileNotFoundError:
         raise DamagedFileError(
             f"store file {name!r}: missing, expected {entry.size_bytes} bytes; restore it or build its part again"
         ) from None
-    _require_same(name, found, entry)
+    require_same(name, found, entry)
 
 
-def require_size(path: Path, name: str, entry: FileEntry) -> None:
-    """Check the size of a file against what was recorded of it.
+def require_size(found: int | None, name: str, entry: FileEntry) -> None:
+    """Check the size of a file in bytes, None where there is none, against what was recorded of it.
 
     Raises
     ------
     DamagedFileError
         It is missing, or its size is another.
     """
-    found = path.stat().st_size if path.is_file() else None
     if found != entry.size_bytes:
         what = "missing" if found is None else f"{found} bytes"
         raise DamagedFileError(
@@ -102,7 +208,7 @@ def require_size(path: Path, name: str, entry: FileEntry) -> None:
         )
 
 
-def read_verified(path: Path, name: str, entry: FileEntry) -> bytes:
+def read_verified(files: StoreFiles, name: str, entry: FileEntry) -> bytes:
     """Return the content of a file after checking it against what was recorded of it.
 
     Raises
@@ -111,16 +217,23 @@ def read_verified(path: Path, name: str, entry: FileEntry) -> bytes:
         It is missing, or its size or content is another.
     """
     try:
-        data = path.read_bytes()
+        data = files.read(name)
     except FileNotFoundError:
         raise DamagedFileError(
             f"store file {name!r}: missing, expected {entry.size_bytes} bytes; restore it from a copy"
         ) from None
-    _require_same(name, FileEntry.of_bytes(data), entry)
+    require_same(name, FileEntry.of_bytes(data), entry)
     return data
 
 
-def _require_same(name: str, found: FileEntry, expected: FileEntry) -> None:
+def require_same(name: str, found: FileEntry, expected: FileEntry) -> None:
+    """Check what was found of a file against what was recorded of it.
+
+    Raises
+    ------
+    DamagedFileError
+        Its size or content is another.
+    """
     if found.size_bytes != expected.size_bytes:
         raise DamagedFileError(
             f"store file {name!r}: {found.size_bytes} bytes, expected {expected.size_bytes}; "
@@ -131,82 +244,3 @@ def _require_same(name: str, found: FileEntry, expected: FileEntry) -> None:
             f"store file {name!r}: SHA-256 {found.sha256[:12]}…, expected {expected.sha256[:12]}…; "
             "it is damaged or belongs to another store: restore it or build its part again"
         )
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is there with all its bytes or not at all.
-
-    Raises
-    ------
-    NotEnoughSpaceError
-        The disk is full; nothing is left behind.
-    """
-    with _partial_file(path, data) as partial:
-        partial.replace(path)
-
-
-def create_file(path: Path, data: bytes) -> bool:
-    """Write a file only if there is none of its name; return whether it was written.
-
-    Raises
-    ------
-    NotEnoughSpaceError
-        The disk is full; nothing is left behind.
-    """
-    with _partial_file(path, data) as partial:
-        try:
-            path.hardlink_to(partial)
-        except FileExistsError:
-            return False
-        return True
-
-
-@contextlib.contextmanager
-def _partial_file(path: Path, data: bytes) -> Iterator[Path]:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    try:
-        _make_directory(path.parent)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield partial
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise NotEnoughSpaceError(
-                f"writing {path.name!r} ({len(data)} bytes): {error.strerror}; "
-                "free some space and run the same command again"
-            ) from error
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
-def _make_directory(path: Path) -> None:
-    """Make a directory and those above it, each durable in the one that holds it."""
-    if path.is_dir():
-        return
-    _make_directory(path.parent)
-    path.mkdir(exist_ok=True)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames and removals in a directory durable."""
-    sync_file(path)
-
-
-def sync_file(path: Path) -> None:
-    """Make what was written to a file, or to a directory, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove_partials(root: Path) -> None:
-    """Remove what writers that were killed left below a directory."""
-    for leftover in root.rglob(f".*{PARTIAL_SUFFIX}"):
-        leftover.unlink(missing_ok=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
 from relabel_store.errors import FormatError
 from relabel_store.manifest import Manifest
-from relabel_store.store.files import FileEntry
+from relabel_store.store.files import FileEntry, FileStamp, StoreFiles
 
-_RECORD_NAME = re.compile(r"part-(\d{5,})\.json")
+_RECORD_FILE = re.compile(r"part-.*\.json")
 
 
 @dataclass(frozen=True)
@@ -119,23 +118,69 @@ def is_part_of(record: PartRecord, manifest: Manifest) -> bool:
     return 0 <= record.part < manifest.num_parts and record.rows == manifest.rows_of_part(record.part)
 
 
-def read_journal(store: Path) -> tuple[dict[int, PartRecord], list[str]]:
+def read_journal(files: StoreFiles) -> tuple[dict[int, PartRecord], list[str]]:
     """Return the records of the finished parts, and the names of files that are no sound records.
 
     A record that cannot be read counts as absent: its part is built again.
     """
-    records: dict[int, PartRecord] = {}
-    broken: list[str] = []
-    directory = store / spec.JOURNAL_DIR
-    for path in sorted(directory.glob("part-*.json")) if directory.is_dir() else ():
-        match = _RECORD_NAME.fullmatch(path.name)
-        try:
-            record = PartRecord.from_json(read_json(path.read_bytes()))
-        except ValueError:
-            broken.append(path.name)
-            continue
-        if match is None or int(match[1]) != record.part:
-            broken.append(path.name)
-        else:
-            records[record.part] = record
-    return records, broken
+    journal = Journal(files)
+    return journal.records(), journal.broken
+
+
+class Journal:
+    """The journal of a store, each record of which is read once as long as it stays the same.
+
+    Of 100,000 parts a look then takes the pages of a listing, and a record for each part that is new.
+    """
+
+    def __init__(self, files: StoreFiles) -> None:
+        self._files = files
+        self._read: dict[str, tuple[FileStamp, FileEntry, PartRecord | None]] = {}
+
+    def records(self) -> dict[int, PartRecord]:
+        """Return the records of the parts that are finished now."""
+        self._look()
+        records = (record for _, _, record in self._read.values())
+        return {record.part: record for record in records if record is not None}
+
+    @property
+    def broken(self) -> list[str]:
+        """The files that are no sound records, as of the last look."""
+        return [name.rpartition("/")[2] for name, (_, _, record) in self._read.items() if record is None]
+
+    def entry(self, part: int) -> FileEntry:
+        """Return size and digest of a part's record, as of the last look."""
+        return self._read[record_path(part)][1]
+
+    def _look(self) -> None:
+        found = {
+            name: stamp
+            for name, stamp in self._files.listing(spec.JOURNAL_DIR).items()
+            if _RECORD_FILE.fullmatch(name.rpartition("/")[2])
+        }
+        known = {
+            name: self._read[name]
+            for name, stamp in found.items()
+            if name in self._read and self._read[name][0] == stamp
+        }
+        for name, data in self._files.read_many(name for name in found if name not in known):
+            if data is not None:
+                known[name] = found[name], FileEntry.of_bytes(data), _parse_record(name, data)
+        self._read = {name: known[name] for name in found if name in known}
+
+
+def read_record(files: StoreFiles, part: int) -> PartRecord | None:
+    """Return the record of a part, or None where it has no sound one."""
+    name = record_path(part)
+    try:
+        return _parse_record(name, files.read(name))
+    except FileNotFoundError:
+        return None
+
+
+def _parse_record(name: str, data: bytes) -> PartRecord | None:
+    try:
+        record = PartRecord.from_json(read_json(data))
+    except ValueError:
+        return None
+    return record if record_path(record.part) == name else None

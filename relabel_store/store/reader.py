@@ -26,10 +26,20 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def open_store(path: str | os.PathLike[str]) -> EncodedStore:
-    """Return the label store at a path, finished or still being built.
+    """Return the label store at a path or URL, finished or still being built.
+
+    Parameters
+    ----------
+    path
+        A directory, or a URL as text: ``s3://`` and ``gs://``, and any other that fsspec reads (``hf://``,
+        ``https://``) where the store is finished.
 
     Raises
     ------
+    ObjectStoreError
+        The service cannot be reached, or refuses.
+    MissingDependencyError
+        The extra ``remote`` is not installed.
     StoreNotFoundError
         There is no store there.
     FormatError
@@ -38,8 +48,9 @@ def open_store(path: str | os.PathLike[str]) -> EncodedStore:
         The manifest or the completion record is not what was written.
     """
     from relabel_store.store.encoded import EncodedStore
+    from relabel_store.store.location import is_url, open_files
 
-    return EncodedStore(Path(path))
+    return EncodedStore(open_files(path if is_url(path) else Path(path).absolute()))
 
 
 class LabelStore(ABC):

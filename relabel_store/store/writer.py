@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,26 +20,26 @@ from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundErr
 from relabel_store.labels.topk import IndexArray, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
+from relabel_store.store.commit import commit_part, files_of, read_part, settle
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.files import (
     FileEntry,
-    create_file,
+    StoreFiles,
     read_verified,
-    remove_partials,
     require_entry,
+    require_same,
     require_size,
-    sync_directory,
-    write_file,
 )
 from relabel_store.store.journal import (
     BadImage,
+    Journal,
     PartRecord,
     facts_path,
     is_part_of,
     mtimes_path,
-    read_journal,
     record_path,
 )
+from relabel_store.store.location import open_files
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.samples import Status
 from relabel_store.store.statistics import Counts
@@ -96,12 +95,15 @@ class PartLabels:
         return np.asarray(self.facts["status"].to_numpy() == Status.LABELLED.value)
 
 
-def is_store(path: Path) -> bool:
+Location = str | os.PathLike[str] | StoreFiles
+
+
+def is_store(location: Location) -> bool:
     """Tell whether there is a store here, finished or not."""
-    return (path / spec.GROUP_FILE).is_file()
+    return open_files(location).size(spec.GROUP_FILE) is not None
 
 
-def require_free_target(path: Path) -> None:
+def require_free_target(location: Location) -> None:
     """Check that a store can be begun, or gone on with, at a path.
 
     Raises
@@ -111,39 +113,59 @@ def require_free_target(path: Path) -> None:
     FormatError
         A Zarr group that is no label store, or one whose manifest cannot be read.
     """
-    if not os.path.lexists(path):
-        return
-    if not path.is_dir():
-        what = "a link that leads nowhere" if path.is_symlink() else "a file"
-        raise TargetExistsError(f"output {str(path)!r}: is {what}, expected a store or a path that is free")
-    if is_store(path):
-        manifest_of_group((path / spec.GROUP_FILE).read_bytes())  # raises where it is somebody else's group
-    strangers = sorted(entry.name for entry in path.iterdir() if not _is_ours(entry.name))
-    if strangers and not is_store(path):
-        raise TargetExistsError(
-            f"output {str(path)!r}: holds {len(strangers)} things that are no part of a store, {strangers[0]!r} first; "
-            "choose a path that is free"
-        )
+    files = open_files(location)
+    files.require_folder()
+    try:
+        manifest_of_group(files.read(spec.GROUP_FILE))  # raises where it is somebody else's group
+    except FileNotFoundError:
+        strangers = sorted(name for name in files.children() if not _is_ours(name))
+        if strangers:
+            raise TargetExistsError(
+                f"output {files.location!r}: holds {len(strangers)} things that are no part of a store, "
+                f"{strangers[0]!r} first; choose a path that is free"
+            ) from None
 
 
 def _is_ours(name: str) -> bool:
     return name in _OURS or (name.startswith(".") and name.endswith(".partial"))
 
 
-def _require_as_begun(path: Path) -> None:
-    """Check the files that nothing else vouches for until the store is finished."""
+def _claim(files: StoreFiles, begun: Mapping[str, FileEntry]) -> None:
+    """Record what a build begins with, before it does: of two that begin different ones at once, one is refused.
+
+    Raises
+    ------
+    TargetExistsError
+        Another build was begun here with other files.
+    """
+    document = canonical_json({name: entry.to_json() for name, entry in begun.items()})
+    if not files.create(_BEGUN_FILE, document) and _read_begun(files) not in (None, begun):
+        raise TargetExistsError(
+            f"output {files.location!r}: a build of other labels or images has just been begun there, or was stopped "
+            f"at once; wait for it, remove {_BEGUN_FILE!r} if nobody is at it, or choose a path that is free"
+        )
+
+
+def _read_begun(files: StoreFiles) -> dict[str, FileEntry] | None:
+    """Return what a build began with; None of a finished store that was opened again."""
     try:
-        document = read_json((path / _BEGUN_FILE).read_bytes())
-        begun = {name: FileEntry.from_json(entry) for name, entry in document.items()}
+        document = read_json(files.read(_BEGUN_FILE))
+        return {name: FileEntry.from_json(entry) for name, entry in document.items()}
     except (FileNotFoundError, ValueError, AttributeError):
-        return  # a finished store that was opened again has none
-    for name, entry in begun.items():
+        return None
+
+
+def _require_as_begun(files: StoreFiles) -> None:
+    """Check the files that nothing else vouches for until the store is finished."""
+    for name, entry in (_read_begun(files) or {}).items():
         try:
-            require_entry(path / name, name, entry)
+            require_entry(files, name, entry)
         except DamagedFileError as error:
+            if _read_begun(files) is None:
+                return  # another process is just finishing the store, and has changed them
             raise DamagedFileError(
-                f"store {str(path)!r}: {name!r} is not what the build began with; restore it, or build into another "
-                "path"
+                f"store {files.location!r}: {name!r} is not what the build began with; restore it, or build into "
+                "another path"
             ) from error
 
 
@@ -154,13 +176,14 @@ class StoreWriter:
     record in the journal, which is created last and only if there is none.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, samples: pa.Table) -> None:
-        self.path = path
+    def __init__(self, files: StoreFiles, manifest: Manifest, samples: pa.Table) -> None:
+        self.files = files
         self.manifest = manifest
+        self._journal = Journal(files)
         self.samples = samples
 
     @classmethod
-    def begin(cls, path: Path, manifest: Manifest, samples: pa.Table) -> StoreWriter:
+    def begin(cls, location: Location, manifest: Manifest, samples: pa.Table) -> StoreWriter:
         """Begin a store, or join the one that another process began at the same moment.
 
         Parameters
@@ -168,27 +191,28 @@ class StoreWriter:
         samples
             In `samples.SCHEMA`, in row order, without facts.
         """
-        require_free_target(path)
-        if is_store(path):
-            return cls.resume(path)
-        if (path / spec.COMPLETE_FILE).exists() or any((path / spec.JOURNAL_DIR).glob("part-*.json")):
+        files = open_files(location)
+        require_free_target(files)
+        if is_store(files):
+            return cls.resume(files)
+        if files.size(spec.COMPLETE_FILE) is not None or Journal(files).records():
             raise TargetExistsError(
-                f"output {str(path)!r}: a store that lost its {spec.GROUP_FILE!r}; restore it, "
+                f"output {files.location!r}: a store that lost its {spec.GROUP_FILE!r}; restore it, "
                 "or choose a path that is free"
             )
         table = sample_tables.to_parquet(samples)
         group = canonical_json(group_document(manifest, is_consolidated=False))
-        write_file(path / spec.SAMPLES_FILE, table)
-        for name, document in array_documents(manifest).items():
-            write_file(path / name / spec.GROUP_FILE, canonical_json(document))
         begun = {spec.GROUP_FILE: FileEntry.of_bytes(group), spec.SAMPLES_FILE: FileEntry.of_bytes(table)}
-        document = {name: entry.to_json() for name, entry in begun.items()}
-        create_file(path / _BEGUN_FILE, canonical_json(document))
-        create_file(path / spec.GROUP_FILE, group)
-        return cls.resume(path)
+        files.require_creation()
+        _claim(files, begun)
+        files.write(spec.SAMPLES_FILE, table)
+        for name, document in array_documents(manifest).items():
+            files.write(f"{name}/{spec.GROUP_FILE}", canonical_json(document))
+        files.create(spec.GROUP_FILE, group)
+        return cls.resume(files)
 
     @classmethod
-    def resume(cls, path: Path) -> StoreWriter:
+    def resume(cls, location: Location) -> StoreWriter:
         """Go on with a store.
 
         Raises
@@ -200,51 +224,65 @@ class StoreWriter:
         DamagedFileError
             The manifest or the sample table is not what the build began with.
         """
-        try:
-            manifest = manifest_of_group((path / spec.GROUP_FILE).read_bytes())
-            samples = (path / spec.SAMPLES_FILE).read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreNotFoundError(
-                f"store {str(path)!r}: no {Path(error.filename).name!r}, so there is no store here"
-            ) from None
+        files = open_files(location)
+        read = dict(files.read_many([spec.GROUP_FILE, spec.SAMPLES_FILE]))
+        group, samples = read[spec.GROUP_FILE], read[spec.SAMPLES_FILE]
+        if group is None or samples is None:
+            missing = next(name for name, data in read.items() if data is None)
+            raise StoreNotFoundError(f"store {files.location!r}: no {missing!r}, so there is no store here")
+        manifest = manifest_of_group(group)
         if manifest.state is State.BUILDING:
-            _require_as_begun(path)
+            _require_as_begun(files)
         table = sample_tables.from_parquet(samples, sample_tables.SCHEMA)
         if len(table) != manifest.num_samples:
             raise FormatError(
                 f"sample table: {len(table)} rows, expected {manifest.num_samples} as the manifest says"
             )
-        return cls(path, manifest, table)
+        return cls(files, manifest, table)
 
     def damaged_parts(self) -> dict[int, str]:
         """Return the finished parts whose files are not what was written, and what is wrong with each.
 
-        Of a finished store only the sizes are compared; reading it compares the digests.
+        Of a finished store, and of one that does not lie in a directory, only the sizes are compared; reading it
+        compares the digests.
         """
+        records = self.records()
+        settle(self.files, records)
+        sizes = self._listed_sizes()
+        # What an object store took in whole it keeps whole; to read all of it again would take hours.
+        are_sizes_enough = self.is_complete or self.files.path is None
         found = {}
-        for part, record in self.records().items():
-            files = dict(record.files)
-            if (self.path / facts_path(part)).exists() or not self._is_merged(part):
-                files[facts_path(part)] = record.facts
-            for name, entry in files.items():
+        for part, record in records.items():
+            for name, entry in files_of(record):
+                if name == facts_path(part) and name not in sizes and self._is_merged(part):
+                    continue
                 try:
-                    if self.is_complete:
-                        require_size(self.path / name, name, entry)
-                    else:
-                        require_entry(self.path / name, name, entry)
+                    require_size(sizes.get(name), name, entry)
+                    if not are_sizes_enough:
+                        require_entry(self.files, name, entry)
                 except DamagedFileError as error:
                     found[part] = str(error)
         return found
 
+    def _listed_sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every shard and slice of facts by name, as listings tell it."""
+        folders = [*array_specs(self.manifest), spec.JOURNAL_DIR]
+        listings = (self.files.listing(folder, deep=folder != spec.JOURNAL_DIR) for folder in folders)
+        return {name: stamp.size_bytes for listing in listings for name, stamp in listing.items()}
+
     def records(self) -> dict[int, PartRecord]:
         """Return the records of the parts that are finished now."""
-        found = read_journal(self.path)[0]
+        found = self._journal.records()
         return {part: record for part, record in found.items() if is_part_of(record, self.manifest)}
+
+    def record(self, part: int) -> PartRecord | None:
+        """Return the record of a part, or None where it is not finished."""
+        return read_part(self.files, self.manifest, part)
 
     @property
     def is_complete(self) -> bool:
         """Whether the store is finished."""
-        return (self.path / spec.COMPLETE_FILE).exists()
+        return self.files.size(spec.COMPLETE_FILE) is not None
 
     def write_part(self, part: int, labels: PartLabels) -> PartRecord:
         """Write a part and commit it; if another process was faster, its work stays and ours is dropped.
@@ -260,6 +298,7 @@ class StoreWriter:
             The disk is full; the part does not exist.
         """
         self._require_fitting(part, labels)
+        self.files.require_creation()
         contents = self._encode(part, labels)
         record = PartRecord(
             part=part,
@@ -272,8 +311,17 @@ class StoreWriter:
             exif_oriented=labels.exif_oriented,
         )
         # The lock keeps a second process of this host from replacing the files of a committed part.
-        with hold_lock(self.path / spec.RUNNING_DIR / f"{spec.part_name(part)}.lock", wait=True):
-            return self._commit(record, contents | {mtimes_path(part): labels.mtimes_ns.tobytes()})
+        with self._locked(spec.part_name(part)):
+            return self._commit(record, contents, labels.mtimes_ns.tobytes())
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Keep other processes of this host from the same work; other hosts cannot be kept from it."""
+        if self.files.path is None:
+            yield
+        else:
+            with hold_lock(self.files.path / spec.RUNNING_DIR / f"{name}.lock", wait=True):
+                yield
 
     def _require_fitting(self, part: int, labels: PartLabels) -> None:
         """Check the labels of a part against the format: what is wrong here is wrong for years."""
@@ -346,55 +394,35 @@ class StoreWriter:
             num_classes=self.manifest.label_map.num_classes,
         )
 
-    def _commit(self, record: PartRecord, contents: Mapping[str, bytes]) -> PartRecord:
-        existing = self.records().get(record.part)
-        if existing is not None:
-            if self.is_complete:
-                self.remove_locks()
-            return existing
+    def _commit(self, record: PartRecord, contents: Mapping[str, bytes], mtimes: bytes) -> PartRecord:
         try:
-            self._write(contents)
-            if create_file(self.path / record_path(record.part), record.to_bytes()):
-                return record
+            if self.record(record.part) is None:
+                self.files.write(mtimes_path(record.part), mtimes)
+            winner = commit_part(self.files, self.manifest, record, contents)
         except FileNotFoundError:
             # Another host finished the store and swept our half-written file away.
-            if record.part not in self.records():
+            found = self.record(record.part)
+            if found is None:
                 raise
-        winner = self.records().get(record.part)
-        if winner == record:
-            if self.is_complete:
-                self._clean()
-            return winner
-        # A process of another host, where the lock does not reach, committed other bytes between our
-        # look and our record. Whose files lie there now is unknown, so ours are written again; a store
-        # that was finished with theirs has to be finished again.
+            winner = found
         if self.is_complete:
-            self.drop_parts([])
-        self._write(contents)
-        write_file(self.path / record_path(record.part), record.to_bytes())
-        return record
-
-    def _write(self, contents: Mapping[str, bytes]) -> None:
-        for name, data in contents.items():
-            write_file(self.path / name, data)
+            self._clean()  # of what we left beside a store that others finished
+        return winner
 
     def drop_parts(self, parts: Iterable[int]) -> None:
         """Forget finished parts, so that they are built again; a finished store becomes unfinished."""
         if self.manifest.state is State.COMPLETE or self.is_complete:
-            (self.path / spec.COMPLETE_FILE).unlink(missing_ok=True)
-            sync_directory(self.path)
-            (self.path / _BEGUN_FILE).unlink(missing_ok=True)  # the manifest is another now
+            self.files.remove([spec.COMPLETE_FILE])
+            self.files.remove([_BEGUN_FILE])  # the manifest is another now
             self.manifest = self.manifest.reopened()
             self._write_group(is_consolidated=False)
-        for part in parts:
-            (self.path / record_path(part)).unlink(missing_ok=True)
-            (self.path / facts_path(part)).unlink(missing_ok=True)
-        if (self.path / spec.JOURNAL_DIR).is_dir():
-            sync_directory(self.path / spec.JOURNAL_DIR)
+        dropped = list(parts)
+        self.files.remove(map(record_path, dropped))
+        self.files.remove(map(facts_path, dropped))
 
     def _write_group(self, *, is_consolidated: bool) -> None:
         document = group_document(self.manifest, is_consolidated=is_consolidated)
-        write_file(self.path / spec.GROUP_FILE, canonical_json(document))
+        self.files.write(spec.GROUP_FILE, canonical_json(document))
 
     def missing_parts(self) -> list[int]:
         """Return the parts that nobody has finished yet."""
@@ -413,21 +441,24 @@ class StoreWriter:
         FormatError
             A part is missing.
         """
-        finished = read_completion(self.path)
+        finished = read_completion(self.files)
         if finished is not None:
+            self._clean()  # of what others left who came late and were killed
             self._reload()
             return finished
-        with hold_lock(self.path / spec.RUNNING_DIR / "complete.lock", wait=True):
-            finished = read_completion(self.path)
+        with self._locked("complete"):
+            finished = read_completion(self.files)
             if finished is not None:
-                self.remove_locks()  # made again by us, who waited for whoever finished the store
+                self._clean()  # of our lock, who waited for whoever finished the store
                 self._reload()
                 return finished
             records = self.records()
             missing = [part for part in range(self.manifest.num_parts) if part not in records]
             if missing:
                 raise FormatError(f"store: {len(missing)} of {self.manifest.num_parts} parts are not built")
-            facts = {part: self._facts_of(record) for part, record in records.items()}
+            settle(self.files, records)
+            self._require_shards(records)
+            facts = self._read_facts(records)
             # Facts go only after the merged table and the manifest are in place: whoever finds them gone
             # finds these there, and what we read when we began is old.
             self._reload()
@@ -438,8 +469,14 @@ class StoreWriter:
             self.remove_locks()  # of whoever came in between
             return completion
 
+    def _require_shards(self, records: Mapping[int, PartRecord]) -> None:
+        sizes = self._listed_sizes()
+        for record in records.values():
+            for name, entry in record.files.items():
+                require_size(sizes.get(name), name, entry)
+
     def _reload(self) -> None:
-        now = StoreWriter.resume(self.path)
+        now = StoreWriter.resume(self.files)
         self.manifest, self.samples = now.manifest, now.samples
 
     def _is_merged(self, part: int) -> bool:
@@ -454,28 +491,28 @@ class StoreWriter:
                     f"store file {facts_path(part)!r}: missing; remove {record_path(part)!r} to build the part again"
                 )
 
-    def _facts_of(self, record: PartRecord) -> pa.Table | None:
-        path = facts_path(record.part)
-        if not (self.path / path).exists():
-            return None
-        # Read without a schema cast, which would drop the counts in the metadata.
-        data = read_verified(self.path / path, path, record.facts)
-        return pq.read_table(pa.BufferReader(data))
+    def _read_facts(self, records: Mapping[int, PartRecord]) -> dict[int, pa.Table | None]:
+        names = {facts_path(part): record for part, record in records.items()}
+        facts: dict[int, pa.Table | None] = {}
+        for name, data in self.files.read_many(names):
+            record = names[name]
+            if data is not None:
+                require_same(name, FileEntry.of_bytes(data), record.facts)
+            # Read without a schema cast, which would drop the counts in the metadata.
+            facts[record.part] = None if data is None else pq.read_table(pa.BufferReader(data))
+        return facts
 
     def _merge(self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]) -> None:
         if self.manifest.state is State.COMPLETE and all(found is None for found in facts.values()):
             return  # a crash came after the merge, and only cleaning up is left
-        (self.path / _BEGUN_FILE).unlink(
-            missing_ok=True
-        )  # what follows changes both files that it vouches for
-        sync_directory(self.path)
+        self.files.remove([_BEGUN_FILE])  # what follows changes both files that it vouches for
         self.samples = sample_tables.with_facts(self.samples, facts, self.manifest.layout.shard_rows)
         counts = (self._counts_of(record, facts[part]) for part, record in sorted(records.items()))
         statistics = Counts.total(counts, self.manifest.label_map.num_classes).summary(
             bad_images=sum(len(record.bad_images) for record in records.values()),
             exif_oriented=sum(record.exif_oriented for record in records.values()),
         )
-        write_file(self.path / spec.SAMPLES_FILE, sample_tables.to_parquet(self.samples))
+        self.files.write(spec.SAMPLES_FILE, sample_tables.to_parquet(self.samples))
         self.manifest = self.manifest.completed(statistics)
         self._write_group(is_consolidated=True)
 
@@ -484,40 +521,41 @@ class StoreWriter:
             document: dict[str, Any] = json.loads(facts.schema.metadata[_COUNTS_KEY])
             return Counts.from_json(document)
         # The part was merged before, then another one was built again: count it anew.
-        for name, entry in record.files.items():
-            require_entry(self.path / name, name, entry)
-        arrays = ZarrArrays(self.path, self.manifest)
-        read = {name: arrays.read(name, record.rows) for name in arrays.specs}
+        arrays = ZarrArrays(self.files, self.manifest)
+        read = {}
+        for name, array in arrays.specs.items():
+            shard = array.shard_path(record.part)
+            read[name] = np.empty((len(record.rows), *array.shape[1:]), array.dtype)
+            arrays.read_shard(
+                name, record.part, read_verified(self.files, shard, record.files[shard]), read[name]
+            )
         statuses = self.samples["status"].slice(record.rows.start, len(record.rows)).to_numpy()
         return self._count(
             record.part,
-            read[spec.INDICES],  # type: ignore[arg-type]  # the array specs give the dtypes
-            read[spec.VALUES],  # type: ignore[arg-type]
-            read.get(spec.REST),  # type: ignore[arg-type]
+            read[spec.INDICES],
+            read[spec.VALUES],
+            read.get(spec.REST),
             statuses == Status.LABELLED.value,
         )
 
     def _clean(self) -> None:
         """Remove everything that a finished store does not hold."""
-        journal = self.path / spec.JOURNAL_DIR
-        for slice_file in journal.glob("part-*.parquet"):
-            slice_file.unlink(missing_ok=True)
-        remove_partials(self.path)
+        self.files.remove(name for name in self.files.listing(spec.JOURNAL_DIR) if name.endswith(".parquet"))
+        self.files.sweep()
         self.remove_locks()
-        sync_directory(journal)
 
     def _commit_whole(self, records: Mapping[int, PartRecord]) -> Completion:
         files = {name: entry for record in records.values() for name, entry in record.files.items()}
         names = [spec.GROUP_FILE, spec.SAMPLES_FILE]
         names += [f"{array}/{spec.GROUP_FILE}" for array in array_specs(self.manifest)]
-        names += [record_path(part) for part in records]
         for name, document in array_documents(self.manifest).items():
-            write_file(self.path / name / spec.GROUP_FILE, canonical_json(document))
-        files.update((name, FileEntry.of_file(self.path / name)) for name in names)
+            self.files.write(f"{name}/{spec.GROUP_FILE}", canonical_json(document))
+        files.update((name, self.files.entry(name)) for name in names)
+        files.update((record_path(part), self._journal.entry(part)) for part in records)
         completion = Completion(files=files, parts=records)
-        write_file(self.path / spec.COMPLETE_FILE, completion.to_bytes())
+        self.files.write(spec.COMPLETE_FILE, completion.to_bytes())
         return completion
 
     def remove_locks(self) -> None:
         """Remove the lock files, which a finished store does not hold."""
-        shutil.rmtree(self.path / spec.RUNNING_DIR, ignore_errors=True)
+        self.files.remove_folder(spec.RUNNING_DIR)

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ import pyarrow as pa
 import zarr
 from numcodecs import blosc
 from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer
 from zarr.abc.codec import BytesBytesCodec
+from zarr.buffer import cpu
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
@@ -22,7 +23,7 @@ from relabel_store import spec
 from relabel_store.canonical import read_json
 from relabel_store.errors import DamagedFileError, FormatError
 from relabel_store.manifest import AbsentRule, Manifest
-from relabel_store.store.files import FileEntry, entry_of, require_entry
+from relabel_store.store.files import FileEntry, StoreFiles, entry_of, read_verified
 
 # Measured on real maps at 15x15x5 (docs/explanation/size.md): the search of zstd 18 and up pays for
 # itself on class indices and rounded values. Byte shuffle helps only values that are not rounded,
@@ -225,34 +226,52 @@ def _decompress(array: ArraySpec, data: memoryview, n_values: int) -> bytes:
 
 
 class ZarrArrays:
-    """The arrays of a store on disk, read a chunk or a shard at a time."""
+    """The arrays of a store, read a chunk or a shard at a time.
 
-    def __init__(self, path: Path, manifest: Manifest, files: Mapping[str, FileEntry] | None = None) -> None:
+    Parameters
+    ----------
+    entries
+        What is recorded of the files of a finished store; None of one that is being built.
+    """
+
+    def __init__(
+        self, files: StoreFiles, manifest: Manifest, entries: Mapping[str, FileEntry] | None = None
+    ) -> None:
         self.specs = array_specs(manifest)
+        self._files = files
         self._manifest = manifest
-        self._files = files  # of a finished store
-        self._path = path
+        self._entries = entries
+        self._documents: dict[str, bytes] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def read(self, name: str, rows: range) -> Array:
-        """Return neighbouring rows of an array as a C-contiguous copy.
+        """Return neighbouring rows of an array in a directory, as a C-contiguous copy.
 
         Raises
         ------
         DamagedFileError
             A chunk cannot be decoded.
         FormatError
-            The array on disk is not the one that the manifest describes.
+            The array is not the one that the manifest describes.
         """
-        array = self._open(name)
-        try:
-            return np.ascontiguousarray(array[rows.start : rows.stop])
-        except (ValueError, RuntimeError, OSError) as error:
-            shard = self.specs[name].shard_path(rows.start // self.specs[name].shard_rows)
-            raise DamagedFileError(
-                f"store file {shard!r}: rows {rows.start} to {rows.stop} cannot be decoded ({error}); "
-                "restore it or build its part again"
-            ) from error
+        if name not in self._arrays:
+            self._document(name)
+            assert self._files.path is not None
+            self._arrays[name] = self._open(name, LocalStore(self._files.path, read_only=True))
+        return self._read(name, self._arrays[name], rows)
+
+    def read_from(self, name: str, rows: range, data: bytes) -> Array:
+        """Return neighbouring rows of a shard whose bytes are at hand, as a C-contiguous copy.
+
+        Raises
+        ------
+        DamagedFileError, FormatError
+            As for `read`.
+        """
+        shard = self.specs[name].shard_path(rows.start // self.specs[name].shard_rows)
+        memory = {shard: data, f"{name}/{spec.GROUP_FILE}": self._document(name)}
+        buffers: dict[str, Buffer] = {file: cpu.Buffer.from_bytes(data) for file, data in memory.items()}
+        return self._read(name, self._open(name, MemoryStore(buffers, read_only=True)), rows)
 
     def read_shard(self, name: str, part: int, data: bytes, into: Array) -> None:
         """Decode every row of a shard.
@@ -271,7 +290,7 @@ class ZarrArrays:
         """
         array = self.specs[name]
         if not self._is_encoded_as_ours(name):
-            into[:] = self.read(name, self._manifest.rows_of_part(part))
+            into[:] = self.read_from(name, self._manifest.rows_of_part(part), data)
             return
         try:
             decode_shard(array, data, into)
@@ -281,30 +300,39 @@ class ZarrArrays:
                 "restore it or build its part again"
             ) from error
 
+    def _read(self, name: str, array: zarr.Array[Any], rows: range) -> Array:
+        try:
+            return np.ascontiguousarray(array[rows.start : rows.stop])
+        except (ValueError, RuntimeError, OSError) as error:
+            shard = self.specs[name].shard_path(rows.start // self.specs[name].shard_rows)
+            raise DamagedFileError(
+                f"store file {shard!r}: rows {rows.start} to {rows.stop} cannot be decoded ({error}); "
+                "restore it or build its part again"
+            ) from error
+
     def _is_encoded_as_ours(self, name: str) -> bool:
         """Tell whether an array has the codecs that this release writes; the format allows others."""
-        self._open(name)
-        document = read_json((self._path / name / spec.GROUP_FILE).read_bytes())
+        document = read_json(self._document(name))
         return bool(document["codecs"] == array_documents(self._manifest)[name]["codecs"])
 
-    def _open(self, name: str) -> zarr.Array[Any]:
-        if name not in self._arrays:
-            self._require_sound_metadata(name)
-            array = zarr.open_array(
-                LocalStore(self._path, read_only=True), path=name, mode="r", zarr_format=3
-            )
-            self._require_expected(self.specs[name], array)
-            self._arrays[name] = array
-        return self._arrays[name]
+    def _open(self, name: str, store: LocalStore | MemoryStore) -> zarr.Array[Any]:
+        array = zarr.open_array(store, path=name, mode="r", zarr_format=3)
+        self._require_expected(self.specs[name], array)
+        return array
 
-    def _require_sound_metadata(self, name: str) -> None:
-        file = f"{name}/{spec.GROUP_FILE}"
-        if self._files is not None:
-            require_entry(self._path / file, file, entry_of(self._files, file))
-            return
+    def _document(self, name: str) -> bytes:
+        """Return the ``zarr.json`` of an array, checked once."""
+        if name not in self._documents:
+            self._documents[name] = self._read_document(f"{name}/{spec.GROUP_FILE}", name)
+        return self._documents[name]
+
+    def _read_document(self, file: str, name: str) -> bytes:
+        if self._entries is not None:
+            return read_verified(self._files, file, entry_of(self._entries, file))
         # Nothing is recorded of it yet, and one number in it swaps the rows and columns of every map.
         try:
-            found = read_json((self._path / file).read_bytes())
+            data = self._files.read(file)
+            found = read_json(data)
         except (ValueError, FileNotFoundError) as error:
             raise DamagedFileError(
                 f"store file {file!r}: {error}; restore it or build the store again"
@@ -313,6 +341,7 @@ class ZarrArrays:
             raise DamagedFileError(
                 f"store file {file!r}: not the array that the manifest describes; restore it or build the store again"
             )
+        return data
 
     @staticmethod
     def _require_expected(expected: ArraySpec, found: zarr.Array[Any]) -> None:

@@ -149,7 +149,7 @@ def test_a_store_is_decoded_once(
 ) -> None:
     first = materialize_store(store, cache_dir)
     monkeypatch.setattr(cache, "for_each_part", lambda *_: pytest.fail("decoded again"))
-    assert materialize_store(open_store(store.path), cache_dir).path == first.path
+    assert materialize_store(open_store(store.files.path), cache_dir).path == first.path
     assert [path.name for path in cache_dir.iterdir()] == [first.path.name]
 
 
@@ -268,12 +268,12 @@ def test_verify_finds_a_flipped_bit(
 
 
 def test_a_damaged_store_makes_no_entry(store: EncodedStore, cache_dir: Path) -> None:
-    shard = next(path for path in (store.path / "values" / "c").rglob("*") if path.is_file())
+    shard = next(path for path in (store.files.path / "values" / "c").rglob("*") if path.is_file())
     data = bytearray(shard.read_bytes())
     data[5] ^= 1
     shard.write_bytes(data)
     with pytest.raises(DamagedFileError, match="SHA-256"):
-        open_store(store.path).materialize(cache_dir)
+        open_store(store.files.path).materialize(cache_dir)
     assert not [path for path in cache_dir.iterdir() if path.is_dir()]
 
 
@@ -323,7 +323,7 @@ print(cache.materialize_store(open_store(sys.argv[1]), sys.argv[2]).path)
 
 
 def start(store: EncodedStore, cache_dir: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", "-c", MATERIALIZE, str(store.path), str(cache_dir), *arguments]
+    command = [sys.executable, "-P", "-c", MATERIALIZE, str(store.files.path), str(cache_dir), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -373,7 +373,7 @@ def test_entries_are_listed_found_and_removed(
         (second.path, 5),
         (first.path, N),
     ]
-    (found,) = find_entries([str(store.path)], cache_dir)
+    (found,) = find_entries([str(store.files.path)], cache_dir)
     assert find_entries([first.path.name[:10]], cache_dir) == [found]
     with pytest.raises(OptionError, match="fits 0 entries"):
         find_entries(["zzz"], cache_dir)
@@ -400,7 +400,7 @@ def test_a_store_that_moved_still_finds_its_entry(
     store: EncodedStore, cache_dir: Path, tmp_path: Path
 ) -> None:
     first = materialize_store(store, cache_dir)
-    shutil.move(store.path, tmp_path / "moved.zarr")
+    shutil.move(store.files.path, tmp_path / "moved.zarr")
     assert materialize_store(open_store(tmp_path / "moved.zarr"), cache_dir).path == first.path
 
 

@@ -13,6 +13,7 @@ from relabel_store.errors import DamagedFileError, UnsupportedVersionError
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import PartRecord
+from relabel_store.store.local_files import LocalFiles
 
 ENTRY = FileEntry.of_bytes(b"x")
 RECORD = PartRecord(0, range(4), {"indices/c/0/0/0/0": ENTRY}, ENTRY, (), 0)
@@ -37,12 +38,12 @@ def test_the_digest_is_the_one_in_the_file() -> None:
 
 
 def test_a_store_without_the_file_is_not_finished(tmp_path: Path) -> None:
-    assert read_completion(tmp_path) is None
+    assert read_completion(LocalFiles(tmp_path)) is None
 
 
 def test_a_store_with_the_file_is_finished(tmp_path: Path) -> None:
     (tmp_path / spec.COMPLETE_FILE).write_bytes(COMPLETION.to_bytes())
-    assert read_completion(tmp_path) == COMPLETION
+    assert read_completion(LocalFiles(tmp_path)) == COMPLETION
 
 
 def test_parts_and_files_are_the_same_bytes_in_any_order() -> None:

@@ -10,6 +10,7 @@ from relabel_store.canonical import canonical_json, with_digest
 from relabel_store.errors import FormatError
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import BadImage, PartRecord, facts_path, read_journal, record_path
+from relabel_store.store.local_files import LocalFiles
 
 ENTRY = FileEntry.of_bytes(b"x")
 
@@ -96,18 +97,18 @@ def test_a_part_whose_record_has_a_field_of_another_type_does_not_exist(
 ) -> None:
     path = write_record(tmp_path, make_record())
     path.write_bytes(canonical_json(with_digest({**make_record().to_json(), **fields})))
-    assert read_journal(tmp_path) == ({}, ["part-00000.json"])
+    assert read_journal(LocalFiles(tmp_path)) == ({}, ["part-00000.json"])
 
 
 def test_the_journal_holds_the_records_of_all_finished_parts(tmp_path: Path) -> None:
     records = {part: make_record(part) for part in (0, 3, 100_000)}
     for record in records.values():
         write_record(tmp_path, record)
-    assert read_journal(tmp_path) == (records, [])
+    assert read_journal(LocalFiles(tmp_path)) == (records, [])
 
 
 def test_a_store_without_a_journal_has_no_parts(tmp_path: Path) -> None:
-    assert read_journal(tmp_path) == ({}, [])
+    assert read_journal(LocalFiles(tmp_path)) == ({}, [])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_a_store_without_a_journal_has_no_parts(tmp_path: Path) -> None:
 )
 def test_a_part_whose_record_cannot_be_read_does_not_exist(tmp_path: Path, data: bytes) -> None:
     write_record(tmp_path, make_record()).write_bytes(data)
-    assert read_journal(tmp_path) == ({}, ["part-00000.json"])
+    assert read_journal(LocalFiles(tmp_path)) == ({}, ["part-00000.json"])
 
 
 @pytest.mark.parametrize(
@@ -133,10 +134,10 @@ def test_a_part_whose_record_cannot_be_read_does_not_exist(tmp_path: Path, data:
 )
 def test_a_record_under_another_name_is_no_record(tmp_path: Path, name: str) -> None:
     write_record(tmp_path, make_record(), name)
-    assert read_journal(tmp_path) == ({}, [name])
+    assert read_journal(LocalFiles(tmp_path)) == ({}, [name])
 
 
 def test_a_broken_record_does_not_hide_the_others(tmp_path: Path) -> None:
     write_record(tmp_path, make_record(0)).write_bytes(b"")
     write_record(tmp_path, make_record(1))
-    assert read_journal(tmp_path) == ({1: make_record(1)}, ["part-00000.json"])
+    assert read_journal(LocalFiles(tmp_path)) == ({1: make_record(1)}, ["part-00000.json"])

@@ -30,6 +30,7 @@ from relabel_store.labels.maps import LabelMap, LabelMaps
 from relabel_store.manifest import AbsentRule, Classes, Manifest
 from relabel_store.store.complete import read_completion
 from relabel_store.store.journal import PartRecord
+from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.reader import LabelStore, open_store
 from relabel_store.store.samples import SCHEMA
 from relabel_store.store.writer import StoreWriter
@@ -739,7 +740,7 @@ def test_a_record_of_other_rows_is_no_part_of_the_store(
 
 def test_a_completion_with_the_records_of_another_store_is_refused(tmp_path: Path, rng: np.random.Generator):
     make_store(tmp_path / "s", rng)
-    completion = read_completion(tmp_path / "s")
+    completion = read_completion(LocalFiles(tmp_path / "s"))
     parts = {part: replace(record, rows=range(4)) for part, record in completion.parts.items()}
     (tmp_path / "s" / "complete.json").write_bytes(replace(completion, parts=parts).to_bytes())
     with pytest.raises(FormatError, match="records of 2 parts, 1 of them of this store, expected 2"):

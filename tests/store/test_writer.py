@@ -31,6 +31,7 @@ from relabel_store.store import writer as writer_module
 from relabel_store.store.complete import read_completion
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import BadImage, facts_path, read_journal
+from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.reader import open_store
 from relabel_store.store.writer import PartLabels, StoreWriter, is_store, require_free_target
 from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples, make_store
@@ -318,7 +319,7 @@ def test_a_store_with_a_missing_part_cannot_be_finished(unfinished: Any) -> None
 def test_a_finished_store_holds_what_its_completion_lists_and_nothing_else(
     finished: Any, read_tree: ReadTree
 ) -> None:
-    completion = read_completion(finished.path)
+    completion = read_completion(LocalFiles(finished.path))
     assert completion is not None
     tree = read_tree(finished.path)
     tree.pop("complete.json")
@@ -631,12 +632,12 @@ def test_the_crashes_above_meet_every_file_operation(
 def test_a_full_disk_leaves_the_part_unwritten_and_the_store_as_it_was(
     unfinished: Any, original: Any, read_tree: ReadTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def disk_is_full(path: Path, data: bytes) -> None:
-        raise NotEnoughSpaceError(f"writing {path.name!r}")
+    def disk_is_full(files: LocalFiles, name: str, data: bytes) -> None:
+        raise NotEnoughSpaceError(f"writing {name!r}")
 
     writer = StoreWriter.resume(unfinished.path)
     with monkeypatch.context() as patch:
-        patch.setattr(writer_module, "write_file", disk_is_full)
+        patch.setattr(LocalFiles, "write", disk_is_full)
         with pytest.raises(NotEnoughSpaceError):
             writer.write_part(1, make_part(writer.manifest, unfinished.maps, 1))
     assert writer.missing_parts() == [1]
@@ -645,6 +646,11 @@ def test_a_full_disk_leaves_the_part_unwritten_and_the_store_as_it_was(
 
 
 # Two hosts: no lock reaches from one to the other
+
+
+def path_of(writer: StoreWriter) -> Path:
+    assert writer.files.path is not None
+    return writer.files.path
 
 
 @pytest.fixture
@@ -659,14 +665,15 @@ def just_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], 
     """Do something just before the writer's next call of a function, as another host might."""
 
     def plan(function: str, act: Callable[[], object]) -> None:
-        real = getattr(writer_module, function)
+        owner: Any = writer_module if hasattr(writer_module, function) else LocalFiles
+        real = getattr(owner, function)
 
         def interrupted(*args: Any, **options: Any) -> Any:
-            monkeypatch.setattr(writer_module, function, real)
+            monkeypatch.setattr(owner, function, real)
             act()
             return real(*args, **options)
 
-        monkeypatch.setattr(writer_module, function, interrupted)
+        monkeypatch.setattr(owner, function, interrupted)
 
     return plan
 
@@ -674,19 +681,19 @@ def just_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], 
 def found_entries(path: Path) -> dict[int, Mapping[str, FileEntry]]:
     return {
         part: {name: FileEntry.of_file(path / name) for name in [*record.files, facts_path(part)]}
-        for part, record in read_journal(path)[0].items()
+        for part, record in read_journal(LocalFiles(path))[0].items()
     }
 
 
 def recorded_entries(path: Path) -> dict[int, Mapping[str, FileEntry]]:
     return {
         part: {**record.files, facts_path(part): record.facts}
-        for part, record in read_journal(path)[0].items()
+        for part, record in read_journal(LocalFiles(path))[0].items()
     }
 
 
 MOMENTS = pytest.mark.parametrize(
-    "moment", ["write_file", "create_file"], ids=["before its files", "before its record"]
+    "moment", ["write", "create"], ids=["before its files", "before its record"]
 )
 
 
@@ -721,7 +728,7 @@ def test_a_host_that_lost_leaves_a_record_that_fits_its_files(
     ours = labels_of(loser, seed=1)
     just_before(moment, lambda: winner.write_part(0, theirs(ours, winner)))
     record = loser.write_part(0, ours)
-    assert found_entries(loser.path) == recorded_entries(loser.path)
+    assert found_entries(path_of(loser)) == recorded_entries(path_of(loser))
     assert loser.records() == {0: record}
 
 
@@ -744,10 +751,10 @@ def test_a_host_that_lost_after_the_store_was_finished_leaves_it_whole(
     just_before(moment, win_and_finish)
     loser.write_part(0, labels_of(loser, seed=1))
     loser.complete()  # as a build does that has nothing left to label
-    open_store(loser.path).read_rows(range(N))
-    completion = read_completion(loser.path)
+    open_store(path_of(loser)).read_rows(range(N))
+    completion = read_completion(loser.files)
     assert completion is not None
-    tree = read_tree(loser.path)
+    tree = read_tree(path_of(loser))
     tree.pop("complete.json")
     assert {name: FileEntry.of_bytes(data) for name, data in tree.items()} == completion.files
 
@@ -771,7 +778,7 @@ def test_a_host_whose_file_is_swept_away_by_another_that_finishes_is_dropped(
 
 @pytest.mark.parametrize(
     "moment",
-    ["write_file", "remove_partials", "sync_directory"],
+    ["write", "sweep", "remove_folder"],
     ids=["before the merge", "before cleaning", "before the commit"],
 )
 def test_two_hosts_that_finish_at_once_write_the_same_bytes(
@@ -786,7 +793,7 @@ def test_two_hosts_that_finish_at_once_write_the_same_bytes(
         one.write_part(part, make_part(one.manifest, original.maps, part))
     just_before(moment, other.complete)
     one.complete()
-    assert read_tree(one.path) == read_tree(original.path)
+    assert read_tree(path_of(one)) == read_tree(original.path)
 
 
 def test_a_second_process_that_arrives_while_the_first_finishes_leaves_no_lock_behind(

@@ -13,6 +13,7 @@ import pytest
 from relabel_store.canonical import canonical_json
 from relabel_store.errors import DamagedFileError, FormatError, RelabelStoreError
 from relabel_store.manifest import AbsentRule, Manifest
+from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.zarr_v1 import (
     ZarrArrays,
     array_documents,
@@ -130,7 +131,7 @@ def test_rows_come_back_as_they_were_written(
     tmp_path: Path, rng: np.random.Generator, manifest: Manifest
 ) -> None:
     maps = make_store(tmp_path / "store", rng, manifest)
-    arrays = ZarrArrays(tmp_path / "store", manifest)
+    arrays = ZarrArrays(LocalFiles(tmp_path / "store"), manifest)
     for name in arrays.specs:
         found = arrays.read(name, range(1, manifest.num_samples))
         np.testing.assert_array_equal(found, getattr(maps, name)[1:])
@@ -141,7 +142,7 @@ def test_a_chunk_that_cannot_be_decoded_names_its_shard(finished: Any) -> None:
     shard = finished.path / "values/c/1/0/0/0"
     shard.write_bytes(shard.read_bytes()[:-1] + b"\0")
     with pytest.raises(DamagedFileError, match=r"'values/c/1/0/0/0': rows 4 to 6 cannot be decoded"):
-        ZarrArrays(finished.path, finished.manifest).read("values", range(4, 6))
+        ZarrArrays(LocalFiles(finished.path), finished.manifest).read("values", range(4, 6))
 
 
 def change_array(store: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -173,7 +174,7 @@ def test_an_array_that_is_not_the_manifests_is_refused(
 ) -> None:
     change_array(unfinished.path, change)
     with pytest.raises(FormatError, match="'indices"):
-        ZarrArrays(unfinished.path, unfinished.manifest).read("indices", range(2))
+        ZarrArrays(LocalFiles(unfinished.path), unfinished.manifest).read("indices", range(2))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_an_array_without_sound_metadata_is_an_error_of_ours(unfinished: Any, da
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(RelabelStoreError, match="indices"):
-        ZarrArrays(unfinished.path, unfinished.manifest).read("indices", range(2))
+        ZarrArrays(LocalFiles(unfinished.path), unfinished.manifest).read("indices", range(2))
 
 
 def test_the_manifest_survives_the_group() -> None:

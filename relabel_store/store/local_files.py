@@ -1,0 +1,193 @@
+"""The files of a store in a directory of this host, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from relabel_store import spec
+from relabel_store.errors import NotEnoughSpaceError, TargetExistsError
+from relabel_store.store.files import FileEntry, FileStamp
+
+PARTIAL_SUFFIX = ".partial"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """The files of a store in a directory: see `StoreFiles`."""
+
+    path: Path
+
+    @property
+    def location(self) -> str:
+        """The path of the store."""
+        return str(self.path)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        try:
+            return (self.path / name).read_bytes()
+        except (NotADirectoryError, IsADirectoryError) as error:
+            raise FileNotFoundError(error.errno, error.strerror, error.filename) from None
+
+    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield names and contents, in the order asked; None where there is no such file."""
+        for name in names:
+            try:
+                yield name, self.read(name)
+            except FileNotFoundError:
+                yield name, None
+
+    def entry(self, name: str) -> FileEntry:
+        """Return size and digest of a file, read in pieces."""
+        return FileEntry.of_file(self.path / name)
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes, or None where there is none of this name."""
+        path = self.path / name
+        return path.stat().st_size if path.is_file() else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, in place of the one of its name."""
+        write_file(self.path / name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if there is none of its name; return whether it was written."""
+        return create_file(self.path / name, data)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that are not there are no error."""
+        paths = [self.path / name for name in names]
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in dict.fromkeys(path.parent for path in paths):
+            if folder.is_dir():
+                sync_directory(folder)
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove every file below a folder, and the folder."""
+        shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def listing(self, folder: str, *, deep: bool = False) -> dict[str, FileStamp]:
+        """Return the files in a folder by name, sorted, or with `deep` also those in folders below it."""
+        found = {}
+        for path in sorted((self.path / folder).glob("**/*" if deep else "*")):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    status = path.stat()
+                    tag = f"{status.st_mtime_ns}-{status.st_ino}"
+                    found[path.relative_to(self.path).as_posix()] = FileStamp(status.st_size, tag)
+        return found
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left half written."""
+        remove_partials(self.path)
+
+    def children(self) -> Iterable[str]:
+        """Return the names of the files and folders at the top."""
+        return [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+
+    def require_folder(self) -> None:
+        """Check that the path is a directory, or free."""
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            what = "a link that leads nowhere" if self.path.is_symlink() else "a file"
+            raise TargetExistsError(
+                f"output {str(self.path)!r}: is {what}, expected a store or a path that is free"
+            )
+
+    def require_creation(self) -> None:
+        """Do nothing: hard links are created only if absent wherever there are any."""
+
+    def describe(self) -> str:
+        """Say what lies at the path, for a message that no store does."""
+        if self.path.is_dir():
+            return f"a directory without {spec.GROUP_FILE}"
+        return "not a directory" if self.path.exists() else "nothing"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it is there with all its bytes or not at all.
+
+    Raises
+    ------
+    NotEnoughSpaceError
+        The disk is full; nothing is left behind.
+    """
+    with _partial_file(path, data) as partial:
+        partial.replace(path)
+
+
+def create_file(path: Path, data: bytes) -> bool:
+    """Write a file only if there is none of its name; return whether it was written.
+
+    Raises
+    ------
+    NotEnoughSpaceError
+        The disk is full; nothing is left behind.
+    """
+    if path.exists():
+        return False  # without writing it all first
+    with _partial_file(path, data) as partial:
+        try:
+            path.hardlink_to(partial)
+        except FileExistsError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _partial_file(path: Path, data: bytes) -> Iterator[Path]:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    try:
+        _make_directory(path.parent)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield partial
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise NotEnoughSpaceError(
+                f"writing {path.name!r} ({len(data)} bytes): {error.strerror}; "
+                "free some space and run the same command again"
+            ) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and those above it, each durable in the one that holds it."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and removals in a directory durable."""
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a file, or to a directory, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(root: Path) -> None:
+    """Remove what writers that were killed left below a directory."""
+    for leftover in root.rglob(f".*{PARTIAL_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
