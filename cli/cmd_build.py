@@ -88,7 +88,20 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Record an image that cannot be decoded and go on; stop; or try recorded ones anew.",
 )
-@click.option("--share", type=ShareType(), help="Build only the I-th of N shares, 0-based.")
+@click.option(
+    "--share",
+    type=ShareType(),
+    help="Build only the I-th of N shares, 0-based; 'auto' asks torchrun or the Slurm array.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Label here, or on a Ray cluster.",
+)
+@click.option("--ray-address", metavar="ADDR", help="The Ray cluster.  [default: one of this machine alone]")
+@click.option("--ray-workers", type=click.IntRange(1), help="Parts at once.  [default: as many as fit]")
 @click.option("--profile", "wants_profile", is_flag=True, help="Print where the time went.")
 @click.option("--log", "log_file", type=_FILE, help="Append a log to this file.")
 @click.pass_context
@@ -116,7 +129,7 @@ def build(ctx: click.Context, /, *, log_file: Path | None, wants_profile: bool, 
     click.echo(text)
     if wants_profile:
         click.echo(render.profile(report.profile))
-    ctx.exit(1 if report.bad_images else 0)
+    ctx.exit(1 if report.bad_images or report.failed_parts else 0)
 
 
 def _log_end(text: str, level: int) -> None:

@@ -71,13 +71,15 @@ class ChannelsType(click.ParamType[Any]):
 
 
 class ShareType(click.ParamType[Any]):
-    """``I/N``, 0-based."""
+    """``I/N``, 0-based, or ``auto``."""
 
     name = "I/N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text after checking it."""
+        if value == "auto":
+            return "auto"
         index, slash, count = str(value).partition("/")
         if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            self.fail(f"{value!r} is no share, expected 0/N to N-1/N such as 0/8", param, ctx)
+            self.fail(f"{value!r} is no share, expected 0/N to N-1/N such as 0/8, or auto", param, ctx)
         return str(value)

@@ -34,6 +34,7 @@
     │   └── NonFiniteLogitsError                         NaN or infinity in the logits to be kept
     ├── ValueRangeError             (ValueError)         a score too large for its encoding
     ├── AbsentRuleError             (ValueError)         negative logits under an unnamed absent rule
+    ├── EngineError                 (RuntimeError)       a cluster that cannot be had
     ├── MissingDependencyError      (ImportError)        an extra that is not installed
     ├── SettingsChangedError        (ValueError)         a resumed build with other labels in mind
     ├── ImagesChangedError          (ValueError)         a resumed build whose images are not the same
@@ -52,6 +53,7 @@ __all__ = [
     "ClassOrderError",
     "CropError",
     "DamagedFileError",
+    "EngineError",
     "FormatError",
     "GeometryError",
     "IdentityError",
@@ -206,6 +208,10 @@ class ValueRangeError(RelabelStoreError, ValueError):
 
 class AbsentRuleError(RelabelStoreError, ValueError):
     """Negative logits, which "an absent class counts as 0" would rank below the absent ones."""
+
+
+class EngineError(RelabelStoreError, RuntimeError):
+    """A cluster that cannot be had."""
 
 
 class MissingDependencyError(RelabelStoreError, ImportError):

@@ -7,8 +7,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +17,13 @@ import torch
 
 from relabel_store import spec
 from relabel_store.errors import NotEnoughSpaceError, OptionError, TeacherError
+from relabel_store.generate.arithmetic import fixed_arithmetic
 from relabel_store.generate.batch_size import best_batch_size
+from relabel_store.generate.device import CPU_BATCH, best_precision, choose_device, default_workers
+from relabel_store.generate.engines.job import Images, LabelJob, load_by_name, open_limited
 from relabel_store.generate.engines.local import label_locally
-from relabel_store.generate.images import ImageSource, open_images
-from relabel_store.generate.limit import LimitedImages
-from relabel_store.generate.load import TeacherOptions, load_teacher, planned_input_size
+from relabel_store.generate.images import ImageSource
+from relabel_store.generate.load import TeacherOptions, planned_input_size
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.generate.part import PartLabeller
 from relabel_store.generate.precision import Precision
@@ -44,14 +46,14 @@ from relabel_store.manifest import (
 )
 from relabel_store.sample_ids import digest_of_ids
 from relabel_store.store.files import StoreFiles
+from relabel_store.store.journal import PartRecord
 from relabel_store.store.location import open_files
+from relabel_store.store.running import FailedPart, note_failure
 from relabel_store.store.samples import planned_samples
 from relabel_store.store.writer import StoreWriter, is_store, require_free_target
 
 log = logging.getLogger("relabel_store.build")
 
-_CPU_BATCH = 8
-_MAX_CUDA_WORKERS = 16
 # Measured at 15x15x5 in the exact form, the largest: 2,600 bytes a sample of 1,125 pairs; the sample table
 # takes 60 more with ImageNet's names.
 _BYTES_PER_PAIR = 2.5
@@ -65,6 +67,13 @@ class OnBadImage(StrEnum):
     RECORD = "record"
     STOP = "stop"
     RETRY = "retry"  # record new ones, and try those again that an earlier run recorded
+
+
+class Engine(StrEnum):
+    """Who labels the parts."""
+
+    LOCAL = "local"  # this process, on one device
+    RAY = "ray"  # workers of a Ray cluster
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,8 @@ class BuildOptions:
         Compile the teacher's features.
     limit
         Label only so many images, spread evenly over all of them.
+    ray_address, ray_workers
+        Of the cluster, None for one of this machine; parts at once, None for as many as fit.
     """
 
     top_k: int = spec.DEFAULT_K
@@ -107,6 +118,9 @@ class BuildOptions:
     limit: int | None = None
     on_bad_image: OnBadImage = OnBadImage.RECORD
     share: Share = field(default_factory=Share)
+    engine: Engine = Engine.LOCAL
+    ray_address: str | None = None
+    ray_workers: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -115,6 +129,7 @@ class BuildOptions:
             ("workers", self.workers, 0),
             ("shard_rows", self.shard_rows, 1),
             ("limit", self.limit, 1),
+            ("ray_workers", self.ray_workers, 1),
         ):
             if value is not None and value < least:
                 raise OptionError(f"{name}: {value}, expected at least {least}")
@@ -130,6 +145,12 @@ class BuildOptions:
                 f"shard_rows: {self.shard_rows}, expected a multiple of {spec.CHUNK_ROWS}, the rows of a chunk, "
                 f"or at most {spec.CHUNK_ROWS}"
             )
+        if self.engine is Engine.RAY and self.device not in ("auto", "cpu", "cuda"):
+            raise OptionError(
+                f"device: {self.device!r}, expected auto, cpu or cuda with engine 'ray', which assigns GPUs"
+            )
+        if self.engine is not Engine.RAY and (self.ray_address is not None or self.ray_workers is not None):
+            raise OptionError("ray_address, ray_workers: given without engine 'ray'")
 
 
 @dataclass(frozen=True)
@@ -147,7 +168,9 @@ class BuildReport:
     bad_images
         Path and reason of every image of the store that has no label.
     profile
-        Where the time of this run went; None where nothing was left to label.
+        Where the time of this run went; None where nothing was left to label, or others did it.
+    failed_parts
+        The parts that a cluster gave up, why, and after how many attempts.
     """
 
     location: str
@@ -157,6 +180,7 @@ class BuildReport:
     parts_left: int
     bad_images: tuple[tuple[str, str], ...]
     profile: Profile | None = None
+    failed_parts: tuple[FailedPart, ...] = ()
 
 
 def build(
@@ -185,6 +209,9 @@ def build(
     limit: int | None = None,
     on_bad_image: str = "record",
     share: str | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    ray_workers: int | None = None,
     observer: BuildObserver | None = None,
 ) -> BuildReport:
     """Label images with a teacher and write a store, or go on with one.
@@ -212,7 +239,11 @@ def build(
     on_bad_image
         ``"record"``, ``"stop"`` or ``"retry"``.
     share
-        ``"I/N"``: build every N-th part, beginning with part I.
+        ``"I/N"``: build every N-th part, beginning with part I. ``"auto"``: what torchrun or a Slurm array gives
+        to this process.
+    engine, ray_address, ray_workers
+        ``"local"``: label in this process. ``"ray"``: on the workers of a Ray cluster, by default one of this
+        machine, so many parts at once.
     observer
         Is told what happens.
 
@@ -228,6 +259,8 @@ def build(
         The store at `out` was begun with other labels or images in mind.
     StoreBusyError
         Another process of this host builds the same share.
+    EngineError, MissingDependencyError
+        There is no such cluster, or no Ray.
     ImageReadError, BadImageStop, AbsentRuleError, ValueRangeError
         While labelling; the parts that are finished stay.
 
@@ -252,6 +285,9 @@ def build(
         limit=limit,
         on_bad_image=OnBadImage(on_bad_image),
         share=Share() if share is None else Share.parse(share),
+        engine=Engine(engine),
+        ray_address=ray_address,
+        ray_workers=ray_workers,
     )
     teacher_options = TeacherOptions(
         weights=None if weights is None else Path(weights),
@@ -279,29 +315,117 @@ class _Build:
         else:
             size = teacher.facts.input.size
         require_free_target(self.files)
-        device = choose_device(self.options.device)
-        source = self._open_images(images)
+        if self.options.share == Share():
+            _point_out_shares()
+        if self.options.engine is Engine.LOCAL:
+            choose_device(self.options.device)  # before a million images are listed
+        source = open_limited(images, self.options.limit)
         self.observer.on_images(source)
         if not is_store(self.files):
             self._require_space(
                 len(source), (size[0] // _USUAL_STRIDE, size[1] // _USUAL_STRIDE) if size else (15, 15)
             )
+        label = self._label_on_ray if self.options.engine is Engine.RAY else self._label_here
         with hold_share(self.files.path, self.options.share):
-            loaded = load_teacher(teacher, self.teacher_options) if isinstance(teacher, str) else teacher
-            loaded.to(device)
-            manifest = self._describe(loaded, source, device)
-            self.observer.on_teacher(manifest.teacher)
-            writer = self._open_writer(manifest, source)
-            if self.options.compile:  # after the checks, which look at batches of other sizes
-                assert writer.manifest.build is not None
-                precision = Precision(writer.manifest.teacher.precision)
-                compile_teacher(loaded, device, precision, writer.manifest.build.batch_size)
-            return self._label(writer, loaded, source, device)
+            return label(teacher, images, source)
 
-    def _open_images(self, images: str | os.PathLike[str] | ImageSource) -> ImageSource:
-        source = open_images(Path(images)) if isinstance(images, str | os.PathLike) else images
-        limit = self.options.limit
-        return source if limit is None or limit >= len(source) else LimitedImages(source, limit)
+    def _label_here(self, teacher: str | Teacher, images: Images, source: ImageSource) -> BuildReport:
+        del images  # they are open
+        device = choose_device(self.options.device)
+        loaded = load_by_name(teacher, self.teacher_options)
+        loaded.to(device)
+        writer, missing = self._plan(self._describe(loaded, source, device), source)
+        if not missing:
+            return self._report(writer, missing)
+        assert writer.manifest.build is not None
+        if self.options.compile:  # after the checks, which look at batches of other sizes
+            precision = Precision(writer.manifest.teacher.precision)
+            compile_teacher(loaded, device, precision, writer.manifest.build.batch_size)
+        labeller = PartLabeller(
+            loaded,
+            source,
+            writer,
+            device=device,
+            is_absent_rule_named=self.options.absent is not None,
+            stop_on_bad_image=self.options.on_bad_image is OnBadImage.STOP,
+            on_batch=self.observer.on_batch,
+        )
+        workers = default_workers(device) if self.options.workers is None else self.options.workers
+        started = time.perf_counter()
+        with fixed_arithmetic(writer.manifest.build.threads):
+            for record in label_locally(labeller, missing, workers=workers):
+                _log_part(record, writer)
+        labeller.profile.wall_s = time.perf_counter() - started
+        return self._report(writer, missing, labeller.profile)
+
+    def _label_on_ray(self, teacher: str | Teacher, images: Images, source: ImageSource) -> BuildReport:
+        from relabel_store.generate.engines.ray import RaySettings, ray_cluster
+
+        threads = torch.get_num_threads()
+        settings = RaySettings(
+            self.options.ray_address, self.options.ray_workers, device=self.options.device, cpus_each=threads
+        )
+        if isinstance(images, str | os.PathLike):
+            images = Path(images).absolute()  # workers are in another directory
+        files = self.files if self.files.path is None else open_files(self.files.path.absolute())
+        with ray_cluster(settings) as cluster:
+            quiet = replace(self, files=files, observer=BuildObserver())
+            manifest = cluster.call(_describe_elsewhere, quiet, teacher, images, threads)
+            writer, missing = self._plan(manifest, source)
+            job = LabelJob(
+                teacher=teacher,
+                teacher_options=self.teacher_options,
+                images=images,
+                limit=self.options.limit,
+                files=files,
+                device=self.options.device,
+                workers=self.options.workers,
+                is_absent_rule_named=self.options.absent is not None,
+                stop_on_bad_image=self.options.on_bad_image is OnBadImage.STOP,
+            )
+            for record, report in cluster.label(job, missing):
+                self.observer.on_batch(report)
+                _log_part(record, writer)
+            for failed in cluster.failed.values():
+                note_failure(self.files, failed)
+            return self._report(writer, missing, failed=tuple(cluster.failed.values()))
+
+    def _plan(self, manifest: Manifest, source: ImageSource) -> tuple[StoreWriter, list[int]]:
+        """Begin the store, or go on with it; return also the parts that are this share's to label."""
+        self.observer.on_teacher(manifest.teacher)
+        writer = self._open_writer(manifest, source)
+        missing = self.options.share.of(writer.missing_parts())
+        mine = self.options.share.of(range(writer.manifest.num_parts))
+        samples = sum(len(writer.manifest.rows_of_part(part)) for part in mine)
+        to_do = sum(len(writer.manifest.rows_of_part(part)) for part in missing)
+        self.observer.on_start(samples=samples, finished_samples=samples - to_do, parts=len(missing))
+        return writer, missing
+
+    def _report(
+        self,
+        writer: StoreWriter,
+        parts: Sequence[int],
+        profile: Profile | None = None,
+        failed: tuple[FailedPart, ...] = (),
+    ) -> BuildReport:
+        """Finish the store if nothing is missing, and return how the build ended."""
+        left = writer.missing_parts()
+        if not left:
+            writer.complete()
+        bad = sorted(
+            (bad.row, bad.reason) for record in writer.records().values() for bad in record.bad_images
+        )
+        given_up = {one.part for one in failed}
+        return BuildReport(
+            location=self.files.location,
+            manifest=writer.manifest,
+            is_complete=not left,
+            labelled=sum(len(writer.manifest.rows_of_part(part)) for part in parts if part not in given_up),
+            parts_left=len(left),
+            bad_images=tuple((writer.samples["path"][row].as_py(), reason) for row, reason in bad),
+            profile=profile,
+            failed_parts=failed,
+        )
 
     def _require_space(self, samples: int, grid: tuple[int, int]) -> None:
         pairs = self.options.top_k * grid[0] * grid[1]
@@ -324,7 +448,7 @@ class _Build:
             raise OptionError(
                 f"top_k: {options.top_k}, expected at most {facts.num_classes}, the teacher's class count"
             )
-        precision = options.precision or _best_precision(device)
+        precision = options.precision or best_precision(device)
         error = check_identity(teacher, device)
         grid = probe_grid(teacher, device)
         if not is_store(self.files):
@@ -372,8 +496,8 @@ class _Build:
         )
 
     def _best_batch_size(self, teacher: Teacher, device: torch.device, precision: Precision) -> int:
-        if device.type != "cuda" or is_store(self.path):  # that was begun with one of its own
-            return _CPU_BATCH
+        if device.type != "cuda" or is_store(self.files):  # that was begun with one of its own
+            return CPU_BATCH
         options = self.options
         with_rest = options.absent is AbsentRule.REST
         scorer = Scorer(teacher, device, precision=precision, k=options.top_k, with_rest=with_rest)
@@ -398,61 +522,30 @@ class _Build:
             _drop_bad_parts(writer, self.options.share)
         return writer
 
-    def _label(
-        self, writer: StoreWriter, teacher: Teacher, source: ImageSource, device: torch.device
-    ) -> BuildReport:
-        missing = self.options.share.of(writer.missing_parts())
-        mine = self.options.share.of(range(writer.manifest.num_parts))
-        samples = sum(len(writer.manifest.rows_of_part(part)) for part in mine)
-        to_do = sum(len(writer.manifest.rows_of_part(part)) for part in missing)
-        self.observer.on_start(samples=samples, finished_samples=samples - to_do, parts=len(missing))
-        profile = self._label_parts(writer, teacher, source, device, missing) if missing else None
-        left = writer.missing_parts()
-        if not left:
-            writer.complete()
-        bad = sorted(
-            (bad.row, bad.reason) for record in writer.records().values() for bad in record.bad_images
-        )
-        return BuildReport(
-            location=self.files.location,
-            manifest=writer.manifest,
-            is_complete=not left,
-            labelled=to_do,
-            parts_left=len(left),
-            bad_images=tuple((source.paths[row], reason) for row, reason in bad),
-            profile=profile,
-        )
 
-    def _label_parts(
-        self,
-        writer: StoreWriter,
-        teacher: Teacher,
-        source: ImageSource,
-        device: torch.device,
-        parts: Sequence[int],
-    ) -> Profile:
-        labeller = PartLabeller(
-            teacher,
-            source,
-            writer,
-            device=device,
-            is_absent_rule_named=self.options.absent is not None,
-            stop_on_bad_image=self.options.on_bad_image is OnBadImage.STOP,
-            on_batch=self.observer.on_batch,
-        )
-        assert writer.manifest.build is not None
-        workers = _default_workers(device) if self.options.workers is None else self.options.workers
-        started = time.perf_counter()
-        with _fixed_arithmetic(writer.manifest.build.threads):
-            for record in label_locally(labeller, parts, workers=workers):
-                log.info(
-                    "part %d of %d finished: %d rows",
-                    record.part,
-                    writer.manifest.num_parts,
-                    len(record.rows),
-                )
-        labeller.profile.wall_s = time.perf_counter() - started
-        return labeller.profile
+def _describe_elsewhere(plan: _Build, teacher: str | Teacher, images: Images, threads: int) -> Manifest:
+    """Return the manifest of a build whose teacher is on the node of a cluster that this runs on."""
+    torch.set_num_threads(threads)
+    device = choose_device(plan.options.device)
+    loaded = load_by_name(teacher, plan.teacher_options)
+    loaded.to(device)
+    return plan._describe(loaded, open_limited(images, plan.options.limit), device)
+
+
+def _point_out_shares() -> None:
+    """Say that there seem to be others at the same work, who would do all of it too."""
+    with contextlib.suppress(ValueError):
+        found = Share.from_environment(os.environ)
+        if found is not None and found.count > 1:
+            log.warning(
+                "this is process %d of %d, as torchrun or Slurm says, and labels everything; --share auto divides it",
+                found.index,
+                found.count,
+            )
+
+
+def _log_part(record: PartRecord, writer: StoreWriter) -> None:
+    log.info("part %d of %d finished: %d rows", record.part, writer.manifest.num_parts, len(record.rows))
 
 
 def _is_utf8(text: str) -> bool:
@@ -461,56 +554,6 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the first GPU, or the CPU.
-
-    Raises
-    ------
-    OptionError
-        It names no device.
-    TeacherError
-        There is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise OptionError(f"device: {name!r}, expected auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise OptionError(f"device: {name!r}, expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TeacherError(f"device: {name!r}, but {torch.cuda.device_count()} CUDA devices are visible here")
-    return device
-
-
-def _best_precision(device: torch.device) -> Precision:
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return Precision.BF16
-    return Precision.FP32
-
-
-def _default_workers(device: torch.device) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # On the CPU the teacher needs the cores itself, and one decoder outruns it many times.
-    return min(cores, _MAX_CUDA_WORKERS) if device.type == "cuda" else 1
-
-
-@contextlib.contextmanager
-def _fixed_arithmetic(threads: int) -> Iterator[None]:
-    """Make the teacher's arithmetic repeatable to the bit while the block runs."""
-    threads_before = torch.get_num_threads()
-    cudnn = torch.backends.cudnn
-    torch.set_num_threads(threads)
-    try:
-        with cudnn.flags(
-            enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32
-        ):
-            yield
-    finally:
-        torch.set_num_threads(threads_before)
 
 
 def _versions() -> dict[str, str]:
@@ -532,4 +575,4 @@ def _drop_bad_parts(writer: StoreWriter, share: Share) -> None:
         writer.drop_parts(bad)
 
 
-__all__ = ["BuildObserver", "BuildOptions", "BuildReport", "OnBadImage", "build", "choose_device"]
+__all__ = ["BuildObserver", "BuildOptions", "BuildReport", "OnBadImage", "build"]

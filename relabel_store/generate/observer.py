@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ class BatchReport:
     bad_images: int
     known_class: int  # samples whose folder is a class of the teacher
     agreeing: int  # those whose pooled label is that class
+
+    @classmethod
+    def total(cls, reports: Iterable[BatchReport]) -> BatchReport:
+        """Return what several batches add together."""
+        counts = [astuple(report) for report in reports]
+        return cls(*(sum(column) for column in zip(*counts, strict=True))) if counts else cls(0, 0, 0, 0)
 
 
 class BuildObserver:

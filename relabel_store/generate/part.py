@@ -26,6 +26,7 @@ from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, LabelSpec
 from relabel_store.spec import indices_dtype
 from relabel_store.store.journal import BadImage, PartRecord
+from relabel_store.store.running import RunningNotes
 from relabel_store.store.samples import FACTS_SCHEMA, Status
 from relabel_store.store.writer import PartLabels, StoreWriter
 
@@ -91,6 +92,7 @@ class PartLabeller:
             with_rest=self._label_map.absent is AbsentRule.REST,
             pad_to=self._batch_size if writer.manifest.build.is_compiled else None,
         )
+        self._notes = RunningNotes(writer.files)
         self.profile = Profile(device)
         """Where the time goes."""
         has_absent_classes = self._label_map.k < self._label_map.num_classes
@@ -100,9 +102,15 @@ class PartLabeller:
         self._on_batch = on_batch
         self._class_indices = writer.samples["class_index"].fill_null(-1).to_numpy()
 
-    def label_part(self, part: int) -> PartRecord:
+    @property
+    def threads(self) -> int:
+        """CPU threads of one forward pass, as the manifest says."""
+        assert self._writer.manifest.build is not None
+        return self._writer.manifest.build.threads
+
+    def label_part(self, part: int, *, workers: int = 0) -> PartRecord:
         """Label a part and commit it. Doing so twice, or in two places at once, does no harm."""
-        (labels,) = self.label_parts([part], workers=0)
+        (labels,) = self.label_parts([part], workers=workers)
         return self.write(labels)
 
     def write(self, labels: UnencodedPart) -> PartRecord:
@@ -110,7 +118,9 @@ class PartLabeller:
         with self.profile.timed(Stage.ENCODE):
             encoded = self._encode(labels)
         with self.profile.timed(Stage.WRITE):
-            return self._writer.write_part(labels.part, encoded)
+            record = self._writer.write_part(labels.part, encoded)
+        self._notes.end(labels.part, len(record.rows))
+        return record
 
     def label_parts(self, parts: Iterable[int], *, workers: int) -> Iterator[UnencodedPart]:
         """Yield the labels of some parts, whose images are decoded ahead across their borders."""
@@ -125,6 +135,7 @@ class PartLabeller:
         )
         scored = self._score_all(decoded)
         for part, rows in batches.items():
+            self._notes.begin(part)
             pairs = list(itertools.islice(scored, len(rows)))
             facts = [facts for batch, _ in pairs for facts in batch.facts]
             yield UnencodedPart(part, [scores for _, scores in pairs], facts)

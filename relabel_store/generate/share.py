@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +29,67 @@ class Share:
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        """Return the share named ``I/N``.
+        """Return the share named ``I/N``, or with ``auto`` what `from_environment` finds.
 
         Raises
         ------
         ValueError
-            It is not a share.
+            It is not a share, or the environment names none.
         """
+        if text == "auto":
+            found = cls.from_environment(os.environ)
+            if found is None:
+                raise ValueError(
+                    "share: 'auto', but neither RANK and WORLD_SIZE (of torchrun) nor SLURM_ARRAY_TASK_ID (of sbatch "
+                    "--array) are set; give I/N such as 0/8"
+                )
+            return found
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         if match is None:
-            raise ValueError(f"share: {text!r}, expected I/N such as 0/8")
+            raise ValueError(f"share: {text!r}, expected I/N such as 0/8, or auto")
         return cls(int(match[1]), int(match[2]))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Share | None:
+        """Return the share that torchrun or a Slurm array gives to this process; None where neither does.
+
+        The tasks of an array that each start torchrun divide the parts among all their processes.
+
+        Raises
+        ------
+        ValueError
+            Their variables contradict each other.
+        """
+        found = [cls._of_slurm_array(environment), cls._of_torchrun(environment)]
+        shares = [share for share in found if share is not None]
+        return functools.reduce(lambda outer, inner: inner.within(outer), shares) if shares else None
+
+    @classmethod
+    def _of_torchrun(cls, environment: Mapping[str, str]) -> Share | None:
+        if not {"RANK", "WORLD_SIZE"} <= environment.keys():
+            return None
+        return cls(_number(environment, "RANK"), _number(environment, "WORLD_SIZE"))
+
+    @classmethod
+    def _of_slurm_array(cls, environment: Mapping[str, str]) -> Share | None:
+        if "SLURM_ARRAY_TASK_ID" not in environment:
+            return None
+        first = _number(environment, "SLURM_ARRAY_TASK_MIN") if "SLURM_ARRAY_TASK_MIN" in environment else 0
+        step = _number(environment, "SLURM_ARRAY_TASK_STEP") if "SLURM_ARRAY_TASK_STEP" in environment else 1
+        index, uneven = divmod(_number(environment, "SLURM_ARRAY_TASK_ID") - first, max(step, 1))
+        last = _number(environment, "SLURM_ARRAY_TASK_MAX")
+        count = (last - first) // max(step, 1) + 1
+        if uneven or not 0 <= index < count or _number(environment, "SLURM_ARRAY_TASK_COUNT") != count:
+            # Of --array=1,4,9 no task knows which the others are.
+            raise ValueError(
+                f"share: Slurm array of {environment.get('SLURM_ARRAY_TASK_COUNT')} tasks from {first} to {last}, "
+                "expected one without gaps such as --array=0-63; or give I/N yourself"
+            )
+        return cls(index, count)
+
+    def within(self, outer: Share) -> Share:
+        """Return this share of another share."""
+        return Share(outer.index + outer.count * self.index, outer.count * self.count)
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -45,6 +97,13 @@ class Share:
     def of(self, parts: Sequence[int]) -> list[int]:
         """Return those parts that are this share's: every n-th, so that all shares end together."""
         return [part for part in parts if part % self.count == self.index]
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    if not text.isdecimal():
+        raise ValueError(f"share: {name} is {text!r}, expected a whole number")
+    return int(text)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,8 @@ from relabel_store.errors import (
     ValueRangeError,
 )
 from relabel_store.generate import build as build_module
-from relabel_store.generate.build import BuildReport, build, choose_device
+from relabel_store.generate.build import BuildReport, build
+from relabel_store.generate.device import choose_device
 from relabel_store.generate.images import ClassFolders
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.precision import Precision
