@@ -20,6 +20,7 @@ _COMMANDS = {
     "cache": "cmd_cache",
     "demo": "cmd_demo",
     "inspect": "cmd_inspect",
+    "status": "cmd_status",
     "teachers": "cmd_teachers",
 }
 

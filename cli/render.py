@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from relabel_store.generate.build import BuildReport
     from relabel_store.generate.catalog import CatalogEntry
     from relabel_store.generate.profile import Profile
+    from relabel_store.inspect.status import BuildStatus
     from relabel_store.inspect.summary import ClassFrequency, SampleSummary, StoreSummary
     from relabel_store.manifest import Manifest
     from relabel_store.store.cache import CacheEntry
+    from relabel_store.store.running import FailedPart
 
 _LISTED_BAD_IMAGES = 20
 _LISTED_CLASSES = 10
@@ -123,6 +125,46 @@ def _bottleneck(found: Profile) -> str:
     return f"bottleneck: the teacher itself, as it should be; {faster}, --compile or more devices (--share) would help"
 
 
+def build_status(found: BuildStatus) -> str:
+    """Return how far a build is."""
+    done = f"{found.parts_finished} of {_count(found.parts, 'part')}, {found.samples:,} of {found.num_samples:,} images"
+    bad = f", {found.bad_images:,} without a label" if found.bad_images else ""
+    lines = [f"{found.name}: {'complete' if found.is_complete else 'being built'}, {done}{bad}"]
+    if found.samples_per_s is not None and found.time_left is not None:
+        left = timedelta(seconds=round(found.time_left.total_seconds()))
+        lines.append(f"{found.samples_per_s:,.1f} images/s, {left} left at that rate")
+    elif not found.is_complete:
+        lines.append(
+            "nobody is at work, or their first parts are not finished; run the same build again to go on"
+            if not found.workers
+            else "how fast that is will be known when a first part is finished"
+        )
+    if found.workers:
+        table = Table(box=None, pad_edge=False, header_style="")
+        for heading in ("PART", "WORKER", "SINCE", "ATTEMPT", "IMAGES/S", "STATE"):
+            table.add_column(
+                heading, no_wrap=True, justify="right" if heading in ("PART", "IMAGES/S") else "left"
+            )
+        for worker in found.workers:
+            rate = worker.samples_per_s
+            table.add_row(
+                str(worker.part.part),
+                f"{worker.part.host}:{worker.part.pid}",
+                worker.part.since,
+                str(worker.part.attempt),
+                "" if rate is None else f"{rate:.1f}",
+                worker.state.value,
+            )
+        lines.append(_table_text(table))
+    lines += [_failed_part(failed) for failed in found.failed]
+    return "\n".join(lines)
+
+
+def _failed_part(failed: FailedPart) -> str:
+    last = next((line for line in reversed(failed.reason.strip().splitlines()) if line.strip()), "no reason")
+    return f"part {failed.part} was given up after {_count(failed.attempts, 'attempt')}: {last.strip()}"
+
+
 def build_report(report: BuildReport) -> str:
     """Return how a build ended."""
     manifest = report.manifest
@@ -133,6 +175,12 @@ def build_report(report: BuildReport) -> str:
         lines += _fields(_agreement(manifest))
         if manifest.statistics.exif_oriented:
             lines += _fields([("EXIF", f"{_exif(manifest.statistics.exif_oriented)}")])
+    elif report.failed_parts:
+        lines.append(f"{report.location}: {_count(report.labelled, 'image')} labelled; not finished:")
+        lines += [f"  {_failed_part(failed)}" for failed in report.failed_parts]
+        lines.append(
+            "Mend what the reasons say and run the same command again; relabel-store status has them in full."
+        )
     else:
         lines.append(
             f"{report.location}: {_count(report.labelled, 'image')} labelled, "

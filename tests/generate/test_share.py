@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,66 @@ def test_a_build_that_began_nothing_leaves_nothing(tmp_path: Path):
     with pytest.raises(RuntimeError):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8"}
+ARRAY = {
+    "SLURM_ARRAY_TASK_ID": "12",
+    "SLURM_ARRAY_TASK_MIN": "10",
+    "SLURM_ARRAY_TASK_MAX": "13",
+    "SLURM_ARRAY_TASK_STEP": "1",
+    "SLURM_ARRAY_TASK_COUNT": "4",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"RANK": "3"}, None),
+        (TORCHRUN, Share(3, 8)),
+        (ARRAY, Share(2, 4)),
+        ({**ARRAY, "SLURM_ARRAY_TASK_MAX": "16", "SLURM_ARRAY_TASK_STEP": "2"}, Share(1, 4)),
+        ({**ARRAY, **TORCHRUN}, Share(2 + 4 * 3, 32)),
+    ],
+    ids=["nothing", "half-of-torchrun", "torchrun", "array", "array-with-steps", "torchrun-in-an-array"],
+)
+def test_the_environment_gives_a_share(environment: dict[str, str], expected: Share | None):
+    assert Share.from_environment(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "three", "WORLD_SIZE": "8"}, "RANK is 'three', expected a whole number"),
+        ({"RANK": "8", "WORLD_SIZE": "8"}, "expected 0/N to N-1/N"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_COUNT": "3"}, "expected one without gaps such as --array=0-63"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_MAX": ""}, "SLURM_ARRAY_TASK_MAX is ''"),
+    ],
+    ids=["no-number", "rank-too-large", "gaps", "missing"],
+)
+def test_an_environment_that_contradicts_itself_is_refused(environment: dict[str, str], message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Share.from_environment(environment)
+
+
+def test_all_tasks_of_an_array_of_torchruns_do_every_part_once():
+    shares = [
+        Share.from_environment(
+            {**ARRAY, "SLURM_ARRAY_TASK_ID": str(10 + task), "RANK": str(rank), "WORLD_SIZE": "3"}
+        )
+        for task in range(4)
+        for rank in range(3)
+    ]
+    done = [part for share in shares if share is not None for part in share.of(range(100))]
+    assert sorted(done) == list(range(100))
+
+
+def test_auto_asks_the_environment(monkeypatch: pytest.MonkeyPatch):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="neither RANK and WORLD_SIZE"):
+        Share.parse("auto")
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert Share.parse("auto") == Share(3, 8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
+import sys
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,10 @@ log = logging.getLogger("relabel_store.build")
 _MAX_RAISES = 5  # of a part, before it is set aside
 _MAX_DEATHS = 20  # of workers at a part: machines are taken away, which is not the part's fault
 _MAX_QUEUED = 1000  # tasks at once: enough for any cluster to see what there is to do
+_LOOPBACK = (
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0" keeps Ray on the loopback; the address of a node does not
+)
+_ANSWER_S = 10.0  # in which a cluster has to answer
 _TICK_S = 1.0  # in which an interrupt is heard
 
 # Of the labels as a whole: what stops one part would stop all of them.
@@ -73,7 +79,12 @@ def ray_cluster(settings: RaySettings) -> Iterator[RayEngine]:
     """
     # Read when Ray is imported: a cluster of one machine listens on its loopback alone, and tells nobody.
     if settings.address is None:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        if "ray" in sys.modules and os.environ.get(_LOOPBACK) != "0":
+            log.warning(
+                "Ray was imported before: its cluster listens on all interfaces; set %s=0 before the import",
+                _LOOPBACK,
+            )
+        os.environ[_LOOPBACK] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -100,11 +111,25 @@ def ray_cluster(settings: RaySettings) -> Iterator[RayEngine]:
 def _connect(ray: Any, settings: RaySettings) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     if settings.address is not None:
+        _require_answer(settings.address)  # which Ray itself would wait for, for ever
         ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
         return
     cpus = None if settings.workers is None else settings.workers * settings.cpus_each
     # "local" whatever an earlier cluster left behind says of itself.
-    ray.init(address="local", num_cpus=cpus, _node_ip_address="127.0.0.1", **quiet)
+    ray.init(address="local", num_cpus=cpus, **quiet)
+
+
+def _require_answer(address: str) -> None:
+    """Check that something listens at ``host:port`` or ``ray://host:port``; ``auto`` is Ray's to find."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    if not port.isdecimal():
+        raise ValueError(f"port {port!r}, expected a number")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except OSError as error:
+        raise ConnectionError(error.strerror or str(error)) from error
 
 
 class RayEngine:
