@@ -225,7 +225,8 @@ def build(
     images
         A folder of class folders, a folder of images, or any `ImageSource`.
     out
-        Path of the store. An unfinished store there is gone on with, a finished one is left as it is.
+        Path of the store, or its ``s3://`` or ``gs://`` URL as text. An unfinished store there is gone on with, a
+        finished one is left as it is.
     weights, class_names, input_size, mean, std, interpolation
         Of a teacher that is given by name: see `TeacherOptions`.
     value_step
@@ -251,6 +252,8 @@ def build(
     ------
     OptionError
         An option is out of range (a plain `ValueError` where it is none of the choices).
+    ObjectStoreError
+        An object store cannot be reached, or refuses; finished parts stay.
     TargetExistsError, ImageSourceError, NotEnoughSpaceError
         Before the teacher is loaded.
     TeacherError

@@ -18,6 +18,8 @@ from relabel_store.store.reader import Arrays, LabelStore
 from relabel_store.store.samples import SampleIndex
 from relabel_store.store.zarr_v1 import array_specs
 
+_REQUESTS = 16  # with 18 MB of room each, at 15x15x5
+
 
 @dataclass(frozen=True)
 class StoreFacts:
@@ -104,11 +106,12 @@ def load_store(store: EncodedStore) -> DecodedStore:
 
 
 def for_each_part(store: EncodedStore, decode: Callable[[int], None]) -> None:
-    """Call a function with every finished part of a store, on all cores.
+    """Call a function with every finished part of a store, on all cores; many at once where a network is to be hidden.
 
     Threads do: reading, hashing, decompressing and copying all let others run meanwhile.
     """
-    with ThreadPoolExecutor(_usable_cores(), thread_name_prefix="decode") as threads:
+    least = 1 if store.files.path is not None else _REQUESTS
+    with ThreadPoolExecutor(max(_usable_cores(), least), thread_name_prefix="decode") as threads:
         running = [threads.submit(decode, part) for part in sorted(store.parts)]
         try:
             for future in running:

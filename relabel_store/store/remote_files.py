@@ -123,7 +123,11 @@ class RemoteFiles:
             found = self._try("looking at", name, lambda fs, path: fs.info(path))
         except FileNotFoundError:
             return None
-        return int(found["size"]) if found["type"] == "file" else None
+        if found["type"] != "file":
+            return None
+        return (
+            len(self.read(name)) if found["size"] is None else int(found["size"])
+        )  # some HTTP servers tell none
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, in place of the one of its name."""

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from relabel_store.generate.build import build as build_store
 from relabel_store.generate.toy import ColourTeacher
 from relabel_store.store.location import open_files
 from relabel_store.store.reader import open_store
+from relabel_store.testing import make_store
 
 pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
@@ -170,6 +172,26 @@ def test_shares_meet_in_an_object_store(
     for process in [build(url, "--share", f"{share}/2") for share in range(2)]:
         finish(process)
     assert files_of(url) == undisturbed
+
+
+READ_IN_A_CHILD = """
+import os, sys, relabel_store
+store = relabel_store.open_store(sys.argv[1])
+before = store[0]
+store._held.clear()
+store._chunks.clear()
+child = os.fork()
+if child == 0:
+    os._exit(0 if (store[0].values == before.values).all() else 1)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_store_opened_before_a_fork_is_read_after_it(url: str) -> None:
+    make_store(url, np.random.default_rng(0))
+    command = [sys.executable, "-P", "-c", READ_IN_A_CHILD, url]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stdout == "0\n"
 
 
 def fail(process: subprocess.Popen[str]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from relabel_store.errors import DamagedFileError
-from relabel_store.store.files import FileEntry, read_verified, require_entry
+from relabel_store.store.files import FileEntry, StoreFiles, read_verified, require_entry
 from relabel_store.store.local_files import LocalFiles
+from relabel_store.store.remote_files import RemoteFiles
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000], ids=["empty", "one byte", "many bytes"])
@@ -73,3 +74,83 @@ def test_a_file_that_is_not_the_recorded_one_is_named(
         (tmp_path / "a" / "file").write_bytes(data)
     with pytest.raises(DamagedFileError, match=message):
         check(LocalFiles(tmp_path), "a/file", FileEntry.of_bytes(b"sound"))
+
+
+# What a place that holds files can do, whichever it is
+
+
+@pytest.fixture(params=["directory", "memory"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> StoreFiles:
+    if request.param == "directory":
+        return LocalFiles(tmp_path / "store")
+    pytest.importorskip("fsspec")
+    return RemoteFiles(f"memory://bucket/{tmp_path.name}")
+
+
+def test_a_written_file_is_read(files: StoreFiles) -> None:
+    files.write("a/b", b"x")
+    assert (files.read("a/b"), files.size("a/b"), files.entry("a/b")) == (
+        b"x",
+        1,
+        FileEntry.of_bytes(b"x"),
+    )
+
+
+def test_a_file_that_is_not_there_is_not_found(files: StoreFiles) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.read("a")
+    assert files.size("a") is None
+    assert list(files.read_many(["a"])) == [("a", None)]
+
+
+def test_a_folder_has_no_size(files: StoreFiles) -> None:
+    files.write("a/b", b"x")
+    assert files.size("a") is None
+
+
+def test_creating_leaves_what_was_there(files: StoreFiles) -> None:
+    assert files.create("a", b"first")
+    assert not files.create("a", b"second")
+    assert files.read("a") == b"first"
+
+
+def test_a_listing_holds_files_of_the_folder_or_of_all_below(files: StoreFiles) -> None:
+    for name in ("b", "a/2", "a/1", "a/deep/3", "ab/4"):
+        files.write(name, name.encode())
+    assert list(files.listing("a")) == ["a/1", "a/2"]
+    assert list(files.listing("a", deep=True)) == ["a/1", "a/2", "a/deep/3"]
+    assert {stamp.size_bytes for stamp in files.listing("", deep=True).values()} == {1, 3, 8, 4}
+    assert sorted(files.children()) == ["a", "ab", "b"]
+
+
+def test_a_place_where_nothing_is_has_an_empty_listing(files: StoreFiles) -> None:
+    assert (files.listing("a"), list(files.children())) == ({}, [])
+
+
+def test_removing_spares_the_rest_and_forgives_what_is_gone(files: StoreFiles) -> None:
+    for name in ("a/1", "a/2", "b"):
+        files.write(name, b"x")
+    files.remove(["b", "c"])
+    assert list(files.listing("", deep=True)) == ["a/1", "a/2"]
+    files.remove_folder("a")
+    assert files.listing("", deep=True) == {}
+
+
+def test_many_files_come_in_the_order_asked(files: StoreFiles) -> None:
+    for at in range(200):
+        files.write(str(at), b"%d" % at)
+    names = [str(at) for at in reversed(range(200))]
+    assert list(files.read_many(names)) == [(name, name.encode()) for name in names]
+
+
+def test_writing_replaces_what_was_there(files: StoreFiles) -> None:
+    files.write("a", b"old")
+    files.write("a", b"new")
+    assert (files.read("a"), files.size("a")) == (b"new", 3)
+
+
+def test_a_changed_file_has_another_stamp(files: StoreFiles) -> None:
+    files.write("a", b"old")
+    before = files.listing("")["a"]
+    files.write("a", b"new")
+    assert files.listing("")["a"] != before

@@ -19,7 +19,6 @@ from relabel_store.errors import (
     TargetExistsError,
 )
 from relabel_store.store import remote_files
-from relabel_store.store.files import FileEntry
 from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.location import is_url, open_files
 from relabel_store.store.reader import open_store
@@ -112,63 +111,7 @@ def test_a_client_that_is_not_installed_names_the_extra(monkeypatch: pytest.Monk
             RemoteFiles("s3://bucket/store").read("a")
 
 
-# What files can do
-
-
-def test_a_written_file_is_read(memory: RemoteFiles) -> None:
-    memory.write("a/b", b"x")
-    assert (memory.read("a/b"), memory.size("a/b"), memory.entry("a/b")) == (
-        b"x",
-        1,
-        FileEntry.of_bytes(b"x"),
-    )
-
-
-def test_a_file_that_is_not_there_is_not_found(memory: RemoteFiles) -> None:
-    with pytest.raises(FileNotFoundError):
-        memory.read("a")
-    assert memory.size("a") is None
-    assert list(memory.read_many(["a"])) == [("a", None)]
-
-
-def test_a_folder_has_no_size(memory: RemoteFiles) -> None:
-    memory.write("a/b", b"x")
-    assert memory.size("a") is None
-
-
-def test_creating_leaves_what_was_there(memory: RemoteFiles) -> None:
-    assert memory.create("a", b"first")
-    assert not memory.create("a", b"second")
-    assert memory.read("a") == b"first"
-
-
-def test_a_listing_holds_files_of_the_folder_or_of_all_below(memory: RemoteFiles) -> None:
-    for name in ("b", "a/2", "a/1", "a/deep/3", "ab/4"):
-        memory.write(name, name.encode())
-    assert list(memory.listing("a")) == ["a/1", "a/2"]
-    assert list(memory.listing("a", deep=True)) == ["a/1", "a/2", "a/deep/3"]
-    assert {stamp.size_bytes for stamp in memory.listing("", deep=True).values()} == {1, 3, 8, 4}
-    assert sorted(memory.children()) == ["a", "ab", "b"]
-
-
-def test_a_place_where_nothing_is_has_an_empty_listing(memory: RemoteFiles) -> None:
-    assert (memory.listing("a"), list(memory.children())) == ({}, [])
-
-
-def test_removing_spares_the_rest_and_forgives_what_is_gone(memory: RemoteFiles) -> None:
-    for name in ("a/1", "a/2", "b"):
-        memory.write(name, b"x")
-    memory.remove(["b", "c"])
-    assert list(memory.listing("", deep=True)) == ["a/1", "a/2"]
-    memory.remove_folder("a")
-    assert memory.listing("", deep=True) == {}
-
-
-def test_many_files_come_in_the_order_asked(memory: RemoteFiles) -> None:
-    for at in range(200):
-        memory.write(str(at), b"%d" % at)
-    names = [str(at) for at in reversed(range(200))]
-    assert list(memory.read_many(names)) == [(name, name.encode()) for name in names]
+# Files
 
 
 def test_files_can_be_pickled(memory: RemoteFiles) -> None:

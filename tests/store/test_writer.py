@@ -759,6 +759,59 @@ def test_a_host_that_lost_after_the_store_was_finished_leaves_it_whole(
     assert {name: FileEntry.of_bytes(data) for name, data in tree.items()} == completion.files
 
 
+@pytest.mark.parametrize("finisher", ["loser", "next run"])
+def test_a_winner_that_dies_before_its_files_are_in_place_is_helped(
+    two_hosts: tuple[StoreWriter, StoreWriter], monkeypatch: pytest.MonkeyPatch, finisher: str
+) -> None:
+    winner, loser = two_hosts
+    orphans = loser._encode(0, labels_of(loser, seed=1))
+    loser.files.create("indices/c/0/0/0/0", orphans["indices/c/0/0/0/0"])
+
+    class Killed(BaseException):
+        pass
+
+    def dying(files: LocalFiles, name: str, data: bytes) -> None:
+        if name.startswith("indices/c"):
+            raise Killed
+        write(files, name, data)
+
+    write = LocalFiles.write
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "write", dying)
+        with pytest.raises(Killed):
+            winner.write_part(0, labels_of(winner, seed=2))
+    with pytest.raises(DamagedFileError):
+        open_store(path_of(winner)).read_rows([0])
+    last = loser if finisher == "loser" else StoreWriter.resume(path_of(winner))
+    assert last.write_part(0, labels_of(last, seed=1)) == winner.records()[0]
+    assert last.damaged_parts() == {}
+    last.write_part(1, labels_of(last, seed=2, part=1))
+    last.complete()
+    expected = make_label_maps(np.random.default_rng(2), last.manifest)
+    np.testing.assert_array_equal(open_store(path_of(last)).read_rows(range(N)).indices, expected.indices)
+
+
+def test_a_build_of_other_labels_does_not_touch_one_that_is_just_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: Any, read_tree: ReadTree
+) -> None:
+    write = LocalFiles.write
+    refused = []
+
+    def interrupted(files: LocalFiles, name: str, data: bytes) -> None:
+        monkeypatch.setattr(LocalFiles, "write", write)
+        with pytest.raises(
+            TargetExistsError, match="of other labels or images has just been begun"
+        ) as caught:
+            begin(tmp_path / "store", make_manifest(n=7))
+        refused.append(caught)
+        write(files, name, data)
+
+    monkeypatch.setattr(LocalFiles, "write", interrupted)
+    write_all(begin(tmp_path / "store"), original.maps)
+    assert len(refused) == 1
+    assert read_tree(tmp_path / "store") == read_tree(original.path)
+
+
 def test_a_host_whose_file_is_swept_away_by_another_that_finishes_is_dropped(
     two_hosts: tuple[StoreWriter, StoreWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
