@@ -63,9 +63,9 @@ def cache_entries(entries: Sequence[CacheEntry], directory: Path) -> str:
         )
     for entry in entries:
         used = datetime.fromtimestamp(entry.used_s).strftime("%Y-%m-%d %H:%M")
-        digest = entry.path.name[:_DIGEST_DIGITS]
+        digest = entry.path.name.lstrip(".")[:_DIGEST_DIGITS]
         table.add_row(
-            entry.name or "(damaged)", f"{entry.num_samples:,}", _bytes(entry.size_bytes), used, digest
+            entry.name or "(cannot be used)", f"{entry.num_samples:,}", _bytes(entry.size_bytes), used, digest
         )
     total = _bytes(sum(entry.size_bytes for entry in entries))
     return f"{_table_text(table)}\n{total} in {directory}"

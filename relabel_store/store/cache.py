@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from relabel_store.canonical import canonical_json, read_json
+from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
 from relabel_store.errors import (
     CacheError,
     DamagedFileError,
@@ -41,11 +41,13 @@ from relabel_store.store.zarr_v1 import array_specs
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "RELABEL_STORE_CACHE"
-_VERSION = 1
+_VERSION = 2
 _ENTRY_FILE = "cache.json"  # written last: an entry without it does not exist
-_ENTRY_NAME = re.compile("[0-9a-f]{64}")
+# With the version, so that two releases can share a directory. What a killed process left has a dot in front.
+_ENTRY_NAME = re.compile(r"[0-9a-f]{64}-v\d+|\.([0-9a-f]{64}-v\d+)\.[0-9a-f]{32}\.partial|[0-9a-f]{64}")
 _SAMPLES_FILE = "samples.arrow"
 _PARTIAL = ".partial"
+_WORTH_SAYING_BYTES = 2**30  # decoding so much takes a while, which people wonder about
 _SAMPLE_BYTES = 250  # a row of the sample table, about
 _ADVICE = f"give another cache_dir or set {CACHE_VARIABLE}, or use store.load() to keep it in memory"
 
@@ -56,8 +58,8 @@ class CacheEntry:
 
     Parameters
     ----------
-    digest
-        Of the store that was decoded.
+    name, digest
+        Of the store that was decoded; empty where the entry is damaged, of another release, or unfinished.
     used_s
         When it was last opened, in seconds since 1970.
     """
@@ -79,10 +81,13 @@ class MaterializedStore(DecodedStore):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        document = _read_document(path)
+        try:
+            document = _read_document(path)
+        except FileNotFoundError as error:
+            raise CacheError(f"cache entry {str(path)!r}: it is gone; materialize the store again") from error
         facts = StoreFacts(
             manifest=Manifest.from_dict(document["manifest"]),
-            digest=document["digest"],
+            digest=document["store_digest"],
             finished_parts=tuple(document["finished_parts"]),
             bad_images={int(row): reason for row, reason in document["bad_images"].items()},
         )
@@ -114,18 +119,22 @@ def materialize_store(
             "a finished store; run its build again, or use store.load() for what is there"
         )
     root = default_cache_dir() if cache_dir is None else Path(cache_dir)
-    entry = root / store.digest.rpartition(":")[2]
-    found = _open_entry(entry, store.digest, verify=verify)
+    # Absolute: workers open it anew, from whatever directory they are in.
+    entry = root.absolute() / f"{store.digest.rpartition(':')[2]}-v{_VERSION}"
+    found = _open_entry(entry, store.digest, verify=verify, log_level=logging.DEBUG)
     if found is not None:
         return found
     with _locked(entry):
         # Another process may have made it while this one waited.
-        found = _open_entry(entry, store.digest, verify=verify)
+        found = _open_entry(entry, store.digest, verify=verify, log_level=logging.WARNING)
         return _make_entry(store, entry) if found is None else found
 
 
 def list_entries(cache_dir: str | os.PathLike[str] | None = None) -> list[CacheEntry]:
-    """Return the entries of a cache directory, the one used last first; damaged ones too, without a name."""
+    """Return the entries of a cache directory, the one used last first.
+
+    Also damaged ones, those of other releases, and what processes that were killed left, without a name.
+    """
     root = default_cache_dir() if cache_dir is None else Path(cache_dir)
     found = root.iterdir() if root.is_dir() else ()
     # Only what is named as an entry is: these are directories that a command removes.
@@ -161,22 +170,29 @@ def find_entries(names: Sequence[str], cache_dir: str | os.PathLike[str] | None 
 
 
 def remove_entry(entry: CacheEntry) -> None:
-    """Remove an entry; processes that have it open keep what they mapped.
+    """Remove an entry; processes that have it open keep what they mapped, and one that is making it is waited for.
 
     Raises
     ------
     CacheError
         It may not be removed.
     """
-    with _locked(entry.path):
-        _remove(entry.path)
+    match = _ENTRY_NAME.fullmatch(entry.path.name)
+    leftover_of = None if match is None else match[1]
+    with _locked(entry.path.with_name(leftover_of or entry.path.name)):
+        if leftover_of:
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            _remove(entry.path)
 
 
 def _remove(entry: Path) -> None:
     """Remove an entry, and what killed processes left of others of its name; the caller holds the lock."""
     for leftover in entry.parent.glob(f".{entry.name}.*{_PARTIAL}"):
         shutil.rmtree(leftover, ignore_errors=True)
-    if entry.exists():
+    if entry.is_file() or entry.is_symlink():
+        entry.unlink()
+    elif entry.exists():
         (entry / _ENTRY_FILE).unlink(missing_ok=True)  # first: half an entry is none
         shutil.rmtree(entry)
 
@@ -195,15 +211,17 @@ def _locked(entry: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, CacheError):
             raise
+        if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(entry.parent):
+            raise  # a file of the store
         if error.errno == errno.ENOSPC:
             raise NotEnoughSpaceError(f"cache {str(entry.parent)!r}: {error.strerror}; {_ADVICE}") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG):
             raise CacheError(f"cache {str(entry.parent)!r}: {error.strerror}; {_ADVICE}") from error
         raise
 
 
-def _open_entry(entry: Path, digest: str, *, verify: bool) -> MaterializedStore | None:
-    """Return what is there, or None where there is nothing that can be used."""
+def _open_entry(entry: Path, digest: str, *, verify: bool, log_level: int) -> MaterializedStore | None:
+    """Return what is there, or None where there is nothing that can be used, which is logged."""
     if not entry.exists():
         return None
     try:
@@ -221,7 +239,7 @@ def _open_entry(entry: Path, digest: str, *, verify: bool) -> MaterializedStore 
         OSError,
         pa.ArrowException,
     ) as error:
-        log.warning("cache entry %s cannot be used and is made again: %s", entry, error)
+        log.log(log_level, "cache entry %s cannot be used and is made again: %s", entry, error)
         return None
     return store
 
@@ -238,7 +256,8 @@ def _make_entry(store: EncodedStore, entry: Path) -> MaterializedStore:
             f"cache {str(entry.parent)!r}: {free / 1e9:.2f} GB free, {needed / 1e9:.2f} GB needed for "
             f"{len(store):,} decoded label maps of {store.manifest.name!r}; {_ADVICE}"
         )
-    log.info(
+    log.log(
+        logging.WARNING if needed >= _WORTH_SAYING_BYTES else logging.INFO,
         "decoding %s label maps of %r into %s: %.2f GB (%.1f GB free)",
         f"{len(store):,}", store.manifest.name, entry, needed / 1e9, free / 1e9,
     )  # fmt: skip
@@ -289,16 +308,17 @@ def _write_entry(store: EncodedStore, directory: Path) -> None:
     files = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
     document = {
         "version": _VERSION,
-        "digest": store.digest,
+        "store_digest": store.digest,
         "manifest": store.manifest.to_dict(),
         "finished_parts": sorted(store.parts),
         "bad_images": {str(row): reason for row, reason in store.bad_images.items()},
         "files": files,
         "checksums": {name: dict(sorted(writer.checksums.items())) for name, writer in writers.items()},
+        "samples_checksum": zlib.crc32((directory / _SAMPLES_FILE).read_bytes()),
     }
     for name in files:
         sync_file(directory / name)
-    (directory / _ENTRY_FILE).write_bytes(canonical_json(document))
+    (directory / _ENTRY_FILE).write_bytes(canonical_json(with_digest(document)))
     sync_file(directory / _ENTRY_FILE)
     sync_directory(directory)
 
@@ -339,6 +359,8 @@ def _read_document(entry: Path) -> dict[str, Any]:
     document: dict[str, Any] = read_json((entry / _ENTRY_FILE).read_bytes())
     if document["version"] != _VERSION:
         raise DamagedFileError(f"of cache version {document['version']}, this release writes {_VERSION}")
+    if not has_own_digest(document):
+        raise DamagedFileError(f"{_ENTRY_FILE} is not what was written")
     for name, size_bytes in document["files"].items():
         found = (entry / name).stat().st_size
         if found != size_bytes:
@@ -367,7 +389,10 @@ def _map_samples(entry: Path, manifest: Manifest) -> pa.Table:
 
 
 def _require_checksums(entry: Path, store: MaterializedStore) -> None:
-    checksums = _read_document(entry)["checksums"]
+    document = _read_document(entry)
+    checksums = document["checksums"]
+    if zlib.crc32((entry / _SAMPLES_FILE).read_bytes()) != document["samples_checksum"]:
+        raise DamagedFileError(f"{_SAMPLES_FILE} is not what was written")
     for name, array in store._arrays.items():
         for part in store._facts.finished_parts:
             rows = store.manifest.rows_of_part(part)
@@ -381,8 +406,10 @@ def _describe(entry: Path) -> CacheEntry:
     size_bytes = sum(file.stat().st_size for file in entry.iterdir())
     used_s = entry.stat().st_mtime
     try:
-        document = read_json((entry / _ENTRY_FILE).read_bytes())
+        document = _read_document(entry)
         manifest = Manifest.from_dict(document["manifest"])
     except (ValueError, KeyError, TypeError, OSError):
-        return CacheEntry(entry, "", entry.name, 0, size_bytes, used_s)
-    return CacheEntry(entry, manifest.name, document["digest"], manifest.num_samples, size_bytes, used_s)
+        return CacheEntry(entry, "", "", 0, size_bytes, used_s)
+    return CacheEntry(
+        entry, manifest.name, document["store_digest"], manifest.num_samples, size_bytes, used_s
+    )

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from relabel_store.canonical import canonical_json, with_digest
 from relabel_store.errors import (
     CacheError,
     DamagedFileError,
@@ -228,8 +229,19 @@ def empty_record(entry: Path) -> None:
 
 
 def other_store(entry: Path) -> None:
+    document = json.loads((entry / "cache.json").read_text())
+    document["store_digest"] = "sha256:" + "0" * 64
+    (entry / "cache.json").write_bytes(canonical_json(with_digest(document)))
+
+
+def edit_record(entry: Path) -> None:
     text = (entry / "cache.json").read_text()
-    (entry / "cache.json").write_text(text.replace(entry.name, "0" * 64))
+    (entry / "cache.json").write_text(text.replace('"made-up"', '"made-uq"'))
+
+
+def put_a_file(entry: Path) -> None:
+    shutil.rmtree(entry)
+    entry.write_text("in its place")
 
 
 def garble_samples(entry: Path) -> None:
@@ -239,7 +251,17 @@ def garble_samples(entry: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_version, truncate, change_header, remove_array, empty_record, other_store, garble_samples],
+    [
+        damage_version,
+        truncate,
+        change_header,
+        remove_array,
+        empty_record,
+        other_store,
+        edit_record,
+        put_a_file,
+        garble_samples,
+    ],
     ids=lambda damage: damage.__name__,
 )
 def test_an_entry_that_cannot_be_used_is_made_again(
@@ -248,7 +270,70 @@ def test_an_entry_that_cannot_be_used_is_made_again(
     entry = materialize_store(store, cache_dir).path
     damage(entry)
     assert_same_maps(store.materialize(cache_dir), store)
-    assert "cannot be used and is made again" in caplog.text
+    assert caplog.text.count("cannot be used and is made again") == 1
+
+
+def test_verify_finds_ids_that_changed_places(
+    store: EncodedStore, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = materialize_store(store, cache_dir).path / "samples.arrow"
+    ids = store.samples["sample_id"].to_pylist()
+    first, second = ids[0].encode(), ids[1].encode()
+    data = path.read_bytes()
+    assert len(first) == len(second)
+    path.write_bytes(
+        data.replace(first, b"\1" * len(first)).replace(second, first).replace(b"\1" * len(first), second)
+    )
+    assert store.materialize(cache_dir).row_of(ids[0]) == 1
+    assert store.materialize(cache_dir, verify=True).row_of(ids[0]) == 0
+    assert "samples.arrow is not what was written" in caplog.text
+
+
+def test_entries_of_two_releases_lie_side_by_side(
+    store: EncodedStore, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = materialize_store(store, cache_dir)
+    monkeypatch.setattr(cache, "_VERSION", 99)
+    theirs = materialize_store(store, cache_dir)
+    assert theirs.path != ours.path
+    assert sorted(entry.name for entry in list_entries(cache_dir)) == ["", "made-up"]
+    monkeypatch.undo()
+    assert pickle.loads(pickle.dumps(ours)).digest == store.digest
+    assert sorted(entry.name for entry in list_entries(cache_dir)) == ["", "made-up"]
+
+
+def test_a_relative_directory_is_found_from_another(
+    store: EncodedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(Path(store.files.path).absolute())
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    data = pickle.dumps(store.materialize("cache"))
+    monkeypatch.chdir(tmp_path)
+    assert_same_maps(pickle.loads(data), store)
+
+
+def test_an_entry_that_was_cleared_is_named(store: EncodedStore, cache_dir: Path) -> None:
+    decoded = materialize_store(store, cache_dir)
+    data = pickle.dumps(decoded)
+    shutil.rmtree(decoded.path)
+    with pytest.raises(CacheError, match="it is gone; materialize the store again"):
+        pickle.loads(data)
+
+
+def test_a_store_that_may_not_be_read_is_not_the_cache_s_fault(
+    store: EncodedStore, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = str(store.files.path / "values" / "c" / "0")
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied", shard)
+
+    monkeypatch.setattr(EncodedStore, "decode_part", refuse)
+    with pytest.raises(PermissionError) as caught:
+        store.materialize(cache_dir)
+    assert caught.value.filename == shard
+    assert not isinstance(caught.value, CacheError)
 
 
 def test_verify_finds_a_flipped_bit(
@@ -337,6 +422,20 @@ def test_an_entry_whose_maker_is_killed_is_made_by_the_next(store: EncodedStore,
     assert list(cache_dir.glob(".*.partial"))
     assert_same_maps(store.materialize(cache_dir), store)
     assert not list(cache_dir.glob(".*.partial"))
+
+
+def test_what_a_killed_maker_left_is_listed_and_removed(store: EncodedStore, cache_dir: Path) -> None:
+    maker = start(store, cache_dir, "slow")
+    assert maker.stdout is not None
+    assert maker.stdout.readline() == "writing\n"
+    os.kill(maker.pid, signal.SIGKILL)
+    maker.wait()
+    maker.stdout.close()
+    (entry,) = list_entries(cache_dir)
+    assert (entry.name, entry.digest) == ("", "")
+    assert entry.size_bytes > 0
+    remove_entry(entry)
+    assert list(cache_dir.iterdir()) == []
 
 
 def test_two_processes_make_one_entry(store: EncodedStore, cache_dir: Path) -> None:
