@@ -74,6 +74,13 @@ def dirty_bytes(pid: int) -> int:
     )
 
 
+def main() -> None:
+    kind, place, context = sys.argv[1:]
+    dataset = make_dataset(kind, Path(place))
+    # A collection in a forked worker writes once to every object that it looks at; that is no growth of ours.
+    gc.freeze()
+    sys.stdout.write(str(grown_bytes(dataset, context)))
+
+
 if __name__ == "__main__":
-    gc.freeze()  # collections in a forked worker write to what they look at
-    print(grown_bytes(make_dataset(sys.argv[1], Path(sys.argv[2])), sys.argv[3]))
+    main()
