@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from relabel_store.store.reader import open_store
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -47,11 +50,25 @@ def run_example(script: str, demo: Path, *arguments: str) -> str:
     ids=["torchvision", "torchvision with everything", "timm", "timm with everything"],
 )
 def test_an_example_trains_on_the_demo(script: str, arguments: list[str], demo: Path, tmp_path: Path) -> None:
-    output = run_example(script, demo, *arguments, "--out", str(tmp_path / "weights.pt"))
+    photos = sorted(path for path in (demo / "photos").iterdir() if path.suffix != ".txt")
+    classes = list(open_store(demo / "labels.zarr").manifest.classes.index_of_folder())
+    for name, photo in zip(classes, photos[:2], strict=False):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        shutil.copy(photo, tmp_path / "val" / name)
+    output = run_example(
+        script,
+        demo,
+        *arguments,
+        "--out",
+        str(tmp_path / "new" / "weights.pt"),
+        "--val",
+        str(tmp_path / "val"),
+    )
     losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", output)]
     assert len(losses) == 3
     assert all(0 < loss < 20 for loss in losses)
-    assert (tmp_path / "weights.pt").stat().st_size > 1_000_000
+    assert (tmp_path / "new" / "weights.pt").stat().st_size > 1_000_000
+    assert re.search(r"^epoch 2: top-1 [0-9.]+%$", output, re.M)
 
 
 def test_a_batch_that_cannot_be_filled_is_said(demo: Path) -> None:

@@ -153,7 +153,7 @@ def find_entries(names: Sequence[str], cache_dir: str | os.PathLike[str] | None 
     Raises
     ------
     OptionError
-        A name fits no entry, or more than one.
+        A name that is no store fits no entry, or more than one.
     """
     entries = list_entries(cache_dir)
     found = []
@@ -161,6 +161,8 @@ def find_entries(names: Sequence[str], cache_dir: str | os.PathLike[str] | None 
         digest = open_store(name).digest if is_url(name) or Path(name).exists() else None
         wanted = (digest or name).rpartition(":")[2]
         fitting = [entry for entry in entries if wanted and entry.path.name.startswith(wanted)]
+        if digest is not None and not fitting:
+            continue  # a store that is not materialized: nothing to do
         if len(fitting) != 1:
             raise OptionError(
                 f"cache: {name!r} fits {len(fitting)} entries, expected one; `relabel-store cache list` shows them"

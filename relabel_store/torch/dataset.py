@@ -272,10 +272,11 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         return targets.unbind()
 
     def _require_class_order(self, images: Any) -> None:
-        found = [
-            require_class_order(order, self.store, self.pool.selected_classes)
-            for order in class_orders_of(images)
-        ]
+        teacher_s = self.store.manifest.classes.index_of_folder()
+        orders = class_orders_of(images)
+        if not self.with_class_index and orders and all(order == teacher_s for order in orders):
+            return  # SampleImages, which numbers classes as the teacher does; and nobody sees the numbers
+        found = [require_class_order(order, self.store, self.pool.selected_classes) for order in orders]
         if not found or not all(found):
             log.warning(
                 "classes of %r: not compared with those of the images, which have no class folders of the "

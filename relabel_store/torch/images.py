@@ -70,7 +70,8 @@ class SampleImages(Dataset[tuple[Image.Image, int]]):
         if len(self) and not self._path(0).is_file():
             raise JoinError(
                 f"images {str(self.root)!r}: no file {self._fact('path', 0)!r} in it, expected the folder that "
-                f"{store.manifest.name!r} was built from"
+                f"{store.manifest.name!r} was built from; for a part of it, or files with another suffix, use "
+                "ImageFolder and join='inner'"
             )
 
     def __len__(self) -> int:

@@ -476,6 +476,8 @@ def test_entries_are_listed_found_and_removed(
     assert find_entries([first.path.name[:10]], cache_dir) == [found]
     with pytest.raises(OptionError, match="fits 0 entries"):
         find_entries(["zzz"], cache_dir)
+    make_store(tmp_path / "third.zarr", rng, make_manifest(7))
+    assert find_entries([str(tmp_path / "third.zarr")], cache_dir) == []  # a store that is not materialized
     assert_same_maps(first, store)
     remove_entry(found)
     assert [entry.path for entry in list_entries(cache_dir)] == [second.path]

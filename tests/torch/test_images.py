@@ -114,3 +114,11 @@ def test_a_copy_in_another_process_reads_the_store_anew(
     copy = pickle.loads(pickled)
     assert list(copy.sample_ids) == list(images.sample_ids)
     assert copy[3][1] == images[3][1]
+
+
+def test_numbers_that_nobody_sees_may_be_the_teacher_s(image_root: Path, store: LabelStore) -> None:
+    pool = LabelPooling(store.num_classes, classes=[1, 0])
+    images = SampleImages(image_root, store)
+    assert LabelDataset(images, store, pool=pool)[0][1].shape == (2,)
+    with pytest.raises(ClassOrderError, match="numbered otherwise"):
+        LabelDataset(images, store, pool=pool, with_class_index=True)
