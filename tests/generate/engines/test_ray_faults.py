@@ -1,0 +1,122 @@
+"""What a cluster may do to a build: each ends with the bytes of one that nobody disturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relabel_store.generate.build import build
+from relabel_store.generate.observer import BatchReport, BuildObserver
+from relabel_store.generate.toy import ColourTeacher
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before the import: loopback alone
+ray = pytest.importorskip("ray")
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {"batch_size": 3, "shard_rows": 1, "top_k": 3, "workers": 0, "device": "cpu"}
+
+
+class Slow(ColourTeacher):
+    """Takes a while for a batch, so that something can happen meanwhile."""
+
+    def dense_logits(self, images, precision):  # type: ignore[no-untyped-def]
+        time.sleep(0.3)
+        return super().dense_logits(images, precision)
+
+
+class After(BuildObserver):
+    """Does something once so many samples are labelled."""
+
+    def __init__(self, samples: int, then: Callable[[], object]) -> None:
+        self.left = samples
+        self.then = then
+
+    def on_batch(self, report: BatchReport) -> None:
+        before, self.left = self.left, self.left - report.samples
+        if before > 0 >= self.left:
+            self.then()
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()
+    }
+
+
+def test_a_node_is_removed_and_another_added(photos: Path, tmp_path: Path):
+    from ray.cluster_utils import Cluster
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        first = cluster.add_node(num_cpus=2)
+
+        def change() -> None:
+            cluster.remove_node(first, allow_graceful=False)
+            cluster.add_node(num_cpus=2)
+
+        report = build(
+            Slow(),
+            photos,
+            tmp_path / "s",
+            engine="ray",
+            ray_address=cluster.address,
+            observer=After(3, change),
+            **SETTINGS,
+        )
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert report.is_complete
+    build(ColourTeacher(), photos, tmp_path / "here", **SETTINGS)
+    assert contents(tmp_path / "s") == contents(tmp_path / "here")
+
+
+BUILD = """
+import sys, time
+from relabel_store.generate.build import build
+from relabel_store.generate.observer import BuildObserver
+from relabel_store.generate.toy import ColourTeacher
+class Say(BuildObserver):
+    def on_batch(self, report):
+        print("labelled", flush=True)
+        time.sleep(len(sys.argv) > 3)
+build(ColourTeacher(), sys.argv[1], sys.argv[2], batch_size=3, shard_rows=1, top_k=3, workers=0, device="cpu",
+      engine="ray", ray_workers=1, observer=Say())
+"""
+
+
+def test_the_driver_is_killed_and_started_again(photos: Path, tmp_path: Path):
+    command = [sys.executable, "-P", "-c", BUILD, str(photos), str(tmp_path / "s")]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "labelled\n"
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    driver.stdout.close()
+    assert not (tmp_path / "s" / "complete.json").exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    build(ColourTeacher(), photos, tmp_path / "here", **SETTINGS)
+    assert contents(tmp_path / "s") == contents(tmp_path / "here")
+
+
+def test_two_drivers_on_one_store(photos: Path, tmp_path: Path):
+    """On one host the second is refused, by name; on two, both may finish it."""
+    command = [sys.executable, "-P", "-c", BUILD, str(photos), str(tmp_path / "s")]
+    first = subprocess.Popen([*command, "slowly"], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "labelled\n"
+    second = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "another build of it is running on this host" in second.stderr
+    first.communicate()
+    assert first.returncode == 0
+    build(ColourTeacher(), photos, tmp_path / "here", **SETTINGS)
+    assert contents(tmp_path / "s") == contents(tmp_path / "here")
