@@ -295,7 +295,7 @@ class _Build:
             return self._label(writer, loaded, source, device)
 
     def _open_images(self, images: str | os.PathLike[str] | ImageSource) -> ImageSource:
-        source = open_images(Path(images)) if isinstance(images, str | os.PathLike) else images
+        source = open_images(images, beside=self.path) if isinstance(images, str | os.PathLike) else images
         limit = self.options.limit
         return source if limit is None or limit >= len(source) else LimitedImages(source, limit)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Protocol
 
-from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.folders import ClassFolders
+from relabel_store.generate.sources.recognise import open_images
+
+__all__ = ["ImageSource", "describe_changes", "open_images"]
 
 _NAMED = 3  # paths named in a message
 
@@ -58,25 +58,6 @@ class ImageSource(Protocol):
 
         The image's own file where it has one. Elsewhere any two numbers that change with what holds it.
         """
-
-
-def open_images(root: Path) -> ImageSource:
-    """Return the images at a path.
-
-    Raises
-    ------
-    ImageSourceError
-        There is nothing that can be labelled.
-    """
-    if not root.exists():
-        raise ImageSourceError(
-            f"images {str(root)!r}: nothing there, expected a folder of class folders, or of images"
-        )
-    if not root.is_dir():
-        raise ImageSourceError(
-            f"images {str(root)!r}: a file, expected a folder of class folders, or of images"
-        )
-    return ClassFolders(root)
 
 
 def describe_changes(before: Iterable[str], after: Iterable[str]) -> str | None:

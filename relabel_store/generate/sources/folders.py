@@ -59,6 +59,17 @@ class ClassFolders:
         return found.st_size, found.st_mtime_ns
 
 
+def has_images(root: Path) -> bool:
+    """Tell whether there is an image in a folder or below.
+
+    Raises
+    ------
+    ImageSourceError
+        A folder cannot be read.
+    """
+    return next(_walk(root), None) is not None
+
+
 def sorted_by_id(paths: Texts) -> Texts:
     """Return paths in order of their sample ids, by code point."""
     ids = Texts.of(map(sample_id_of, paths))

@@ -118,22 +118,6 @@ def test_what_is_no_regular_file_is_refused_and_never_opened(tmp_path: Path, kin
         open_images(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("prepare", "message"),
-    [
-        (lambda root: None, "nothing there"),
-        (lambda root: root.write_text("x"), "a file, expected a folder"),
-        (lambda root: root.mkdir(), r"no image in it or below, expected files that end in \.jpg"),
-        (lambda root: write(root, "c/readme.txt"), "no image in it"),
-    ],
-    ids=["missing", "file", "empty", "no images"],
-)
-def test_what_holds_no_images_is_refused(tmp_path: Path, prepare, message: str):
-    prepare(tmp_path / "root")
-    with pytest.raises(ImageSourceError, match=message):
-        open_images(tmp_path / "root")
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path):
     write(tmp_path, "c/a.jpg", "d/b.jpg")
