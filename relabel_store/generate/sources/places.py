@@ -116,7 +116,8 @@ class RemoteFile:
         self.location = url
         self.name = PurePosixPath(unquote(urlsplit(url).path)).name or urlsplit(url).netloc
         self._ahead: tuple[int, bytes] = (0, b"")
-        self._end = -1  # where the last read ended
+        self._end: int | None = None  # where the last read ended
+        self._size_bytes: int | None = None
 
     def __reduce__(self) -> tuple[type[RemoteFile], tuple[str]]:
         return RemoteFile, (self.location,)
@@ -129,20 +130,25 @@ class RemoteFile:
         """Return so many bytes from an offset, out of what was read ahead where they are."""
         start, data = self._ahead
         if not start <= offset <= offset + size <= start + len(data):
-            wanted = max(size, PIECE) if 0 <= offset - self._end <= _NEAR else size
+            is_near = self._end is not None and 0 <= offset - self._end <= _NEAR
+            wanted = max(size, PIECE) if is_near else size
             start, data = offset, self._fetch(offset, wanted)
             self._ahead = start, data
         self._end = offset + size
         return _whole(self.location, offset, size, data[offset - start : offset - start + size])
 
     def _fetch(self, offset: int, size: int) -> bytes:
-        data: bytes = attempt(
-            self.location, lambda fs, path: fs.cat_file(path, start=offset, end=offset + size)
-        )
-        if len(data) > size:
+        if self._size_bytes is None:
+            self._size_bytes = self.stamp().size_bytes
+        end = min(offset + size, self._size_bytes)
+        data: bytes = attempt(self.location, lambda fs, path: fs.cat_file(path, start=offset, end=end))
+        if len(data) != max(
+            end - offset, 0
+        ):  # or the beginning of the file would pass for what lies at the offset
             raise OSError(
                 errno.EOPNOTSUPP,
-                f"{self.location!r}: the server sends whole files where a range was asked for; copy the file here",
+                f"{self.location!r}: {len(data)} bytes where {end - offset} at {offset} were asked for; the server "
+                "does not send parts of files: copy the file here",
             )
         return data
 
