@@ -33,6 +33,7 @@ class MadeUpImages:
     name = "made-up"
     kind = "class-folders"
     order = "sample-id"
+    ids_from = "paths"
 
     def __init__(self, n: int) -> None:
         rng = np.random.default_rng(0)

@@ -23,7 +23,12 @@ _FILE = click.Path(path_type=Path)
     required=True,
     help="An alias such as 'efficientnet_l2', a timm name, hf-hub:ID or module:factory.",
 )
-@click.option("--images", required=True, type=_FILE, help="A folder of class folders, or of images.")
+@click.option(
+    "--images",
+    required=True,
+    metavar="SOURCE",
+    help="A folder, tar, WebDataset shards, Parquet files, a list of paths, or a URL of one.",
+)
 @click.option(
     "--out",
     required=True,

@@ -12,6 +12,7 @@ from . import options, render
 from .params import require_outside
 
 if TYPE_CHECKING:
+    from relabel_store.generate.images import ImageSource
     from relabel_store.store.reader import LabelStore
 
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 )
 @options.json_option
 def inspect(
-    store: Path | str, *, sample_id: str | None, images: Path | None, plot: Path | None, as_json: bool
+    store: Path | str, *, sample_id: str | None, images: str | None, plot: Path | None, as_json: bool
 ) -> None:
     """Show what STORE holds, or the label map of one SAMPLE_ID.
 
@@ -51,12 +52,13 @@ def inspect(
         return
     sample = summarize_sample(opened, sample_id)
     if plot is not None and images is not None:
-        _plot(opened, sample_id, images, plot)
+        from relabel_store.generate.images import open_images
+
+        _plot(opened, sample_id, open_images(images, beside=store), plot)
     click.echo(json.dumps(sample.to_json(), indent=2) if as_json else render.sample_summary(sample, plot))
 
 
-def _plot(store: LabelStore, sample_id: str, images: Path, plot: Path) -> None:
-    from relabel_store.generate.images import open_images
+def _plot(store: LabelStore, sample_id: str, source: ImageSource, plot: Path) -> None:
     from relabel_store.overlay import draw_sample, save_picture
 
-    save_picture(draw_sample(store, sample_id, open_images(images)), plot)
+    save_picture(draw_sample(store, sample_id, source), plot)

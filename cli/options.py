@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from .params import StoreType
@@ -12,6 +10,6 @@ store_argument = click.argument("store", type=StoreType())
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 images_option = click.option(
     "--images",
-    type=click.Path(path_type=Path),
-    help="The images that were labelled: a folder of class folders, or of images.",
+    metavar="SOURCE",
+    help="The images that were labelled: a folder, tar, Parquet, shards, a list, or a URL.",
 )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("relabel_store.build")
 
 _LOG_EVERY_S = 30.0
+_FOLDERS = ("class-folders", "folder")
 
 
 @contextlib.contextmanager
@@ -39,18 +40,24 @@ def show_progress(*, is_quiet: bool) -> Iterator[BuildObserver]:
         disable=is_quiet or not sys.stderr.isatty(),
     )
     with bar:
-        yield _ProgressObserver(bar)
+        yield _ProgressObserver(bar, is_quiet=is_quiet)
 
 
 class _ProgressObserver(BuildObserver):
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: Progress, *, is_quiet: bool) -> None:
         self._bar = bar
+        self._is_quiet = is_quiet
         self._task = bar.add_task("", total=None, facts="", visible=False)
         self._labelled = self._known = self._agreeing = self._bad = 0
         self._started = self._logged = time.monotonic()
 
     def on_images(self, source: ImageSource) -> None:
-        self._say(f"{len(source)} images in {source.name!r} ({source.kind})")
+        text = f"{len(source)} images in {source.name!r} ({source.kind}), sample ids from {source.ids_from}"
+        log.info(text)
+        # What was recognised is no progress: it is said where stderr is a file too, unless nothing had to be.
+        is_recognised = source.kind not in _FOLDERS
+        if not self._bar.disable or (is_recognised and not self._is_quiet):
+            self._bar.console.print(text, highlight=False, soft_wrap=True)
 
     def on_teacher(self, teacher: TeacherInfo) -> None:
         error = teacher.dense.identity_error

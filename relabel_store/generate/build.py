@@ -322,7 +322,7 @@ class _Build:
             _point_out_shares()
         if self.options.engine is Engine.LOCAL:
             choose_device(self.options.device)  # before a million images are listed
-        source = open_limited(images, self.options.limit)
+        source = open_limited(images, self.options.limit, self.files)
         self.observer.on_images(source)
         if not is_store(self.files):
             self._require_space(
@@ -368,7 +368,7 @@ class _Build:
         settings = RaySettings(
             self.options.ray_address, self.options.ray_workers, device=self.options.device, cpus_each=threads
         )
-        if isinstance(images, str | os.PathLike):
+        if isinstance(images, str | os.PathLike) and "://" not in os.fspath(images):
             images = Path(images).absolute()  # workers are in another directory
         files = self.files if self.files.path is None else open_files(self.files.path.absolute())
         with ray_cluster(settings) as cluster:
@@ -532,7 +532,7 @@ def _describe_elsewhere(plan: _Build, teacher: str | Teacher, images: Images, th
     device = choose_device(plan.options.device)
     loaded = load_by_name(teacher, plan.teacher_options)
     loaded.to(device)
-    return plan._describe(loaded, open_limited(images, plan.options.limit), device)
+    return plan._describe(loaded, open_limited(images, plan.options.limit, plan.files), device)
 
 
 def _point_out_shares() -> None:

@@ -1,24 +1,23 @@
-"""Image sources: the images to label, in row order."""
+"""Image sources: the images to label, in row order, wherever they lie."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from relabel_store.errors import ImageSourceError
-from relabel_store.sample_ids import sample_id_of
+from relabel_store.generate.sources.recognise import open_images
 
-# torchvision's IMG_EXTENSIONS, in any case: what ImageFolder takes for training, and nothing else.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+__all__ = ["ImageSource", "describe_changes", "open_images"]
 
 _NAMED = 3  # paths named in a message
 
 
 class ImageSource(Protocol):
-    """Images by row: what a build needs of them, wherever they lie."""
+    """Images by row: what a build needs of them, wherever they lie.
+
+    It is pickled, or forked with the processes that decode images, and has to work there. Rows of a part are read
+    in rising order, by several processes in turn.
+    """
 
     @property
     def name(self) -> str:
@@ -31,6 +30,10 @@ class ImageSource(Protocol):
     @property
     def order(self) -> str:
         """How the rows are ordered, e.g. ``sample-id``."""
+
+    @property
+    def ids_from(self) -> str:
+        """What the sample ids are, e.g. ``paths``: whether they fit the same images read another way."""
 
     @property
     def sample_ids(self) -> Sequence[str]:
@@ -51,128 +54,10 @@ class ImageSource(Protocol):
         """Return the bytes of an image file; `OSError` where they cannot be had."""
 
     def fingerprint(self, row: int) -> tuple[int, int]:
-        """Return ``(size_bytes, mtime_ns)`` of an image file, without reading it."""
+        """Return size in bytes and time of change of what holds an image, without reading it.
 
-
-class ClassFolders:
-    """A tree of images as torchvision's ``ImageFolder`` reads it: a folder a class, or no folders at all.
-
-    Rows are sorted by sample id. Links are followed, each directory once on the way down.
-
-    Parameters
-    ----------
-    root
-        The folder that holds the class folders, or the images.
-
-    Raises
-    ------
-    ImageSourceError
-        There is no image, two images have one sample id, a name is not UTF-8, or a folder cannot be read.
-    """
-
-    order = "sample-id"
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        paths = list(_walk(root))
-        if not paths:
-            raise ImageSourceError(
-                f"images {str(root)!r}: no image in it or below, expected files that end in {', '.join(SUFFIXES)}"
-            )
-        listed = sorted((sample_id_of(path), path) for path in paths)
-        _require_unique(root, listed)
-        folders: dict[str, str] = {}  # one string object a class, not one an image
-        self.name = root.resolve().name or "images"
-        _require_utf8(self.name)
-        self.sample_ids: Sequence[str] = [sample_id for sample_id, _ in listed]
-        self.paths: Sequence[str] = [path for _, path in listed]
-        self.class_names: Sequence[str | None] = [
-            folders.setdefault(folder, folder) if below else None
-            for folder, below, _ in (path.partition("/") for path in self.paths)
-        ]
-        self.kind = "class-folders" if folders else "folder"
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, row: int) -> bytes:
-        """Return the bytes of an image file."""
-        return (self._root / self.paths[row]).read_bytes()
-
-    def fingerprint(self, row: int) -> tuple[int, int]:
-        """Return ``(size_bytes, mtime_ns)`` of an image file."""
-        found = (self._root / self.paths[row]).stat()
-        return found.st_size, found.st_mtime_ns
-
-
-def open_images(root: Path) -> ImageSource:
-    """Return the images at a path.
-
-    Raises
-    ------
-    ImageSourceError
-        There is nothing that can be labelled.
-    """
-    if not root.exists():
-        raise ImageSourceError(
-            f"images {str(root)!r}: nothing there, expected a folder of class folders, or of images"
-        )
-    if not root.is_dir():
-        raise ImageSourceError(
-            f"images {str(root)!r}: a file, expected a folder of class folders, or of images"
-        )
-    return ClassFolders(root)
-
-
-def _walk(root: Path) -> Iterator[str]:
-    """Yield the images below a folder, ``/``-separated, in no particular order."""
-    unread: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while unread:
-        folder, above = unread.pop()
-        try:
-            with os.scandir(root / folder) as entries:
-                here = (root / folder).stat()
-                inside = above | {(here.st_dev, here.st_ino)}
-                if len(inside) == len(above):
-                    continue  # a link that leads back up
-                for entry in entries:
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_dir():
-                        unread.append((path, inside))
-                    elif entry.name.lower().endswith(SUFFIXES):
-                        _require_utf8(path)
-                        _require_file(entry, path)
-                        yield path
-        except OSError as error:
-            raise ImageSourceError(
-                f"images {str(root)!r}: folder {folder or '.'!r}: {error.strerror}"
-            ) from error
-
-
-def _require_utf8(path: str) -> None:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise ImageSourceError(
-            f"images {os.fsencode(path)!r}: its name is not UTF-8, which sample ids are; rename it"
-        ) from None
-
-
-def _require_file(entry: os.DirEntry[str], path: str) -> None:
-    if not entry.is_file():
-        what = "a link that leads nowhere" if entry.is_symlink() else "no regular file"
-        raise ImageSourceError(f"image {path!r}: {what}; remove it")
-
-
-def _require_unique(root: Path, listed: Sequence[tuple[str, str]]) -> None:
-    pairs = [(before, after) for before, after in pairwise(listed) if before[0] == after[0]]
-    if pairs:
-        (sample_id, first), (_, second) = pairs[0]
-        more = f" (and {len(pairs) - 1} more pairs)" if len(pairs) > 1 else ""
-        raise ImageSourceError(
-            f"images {str(root)!r}: {first!r} and {second!r} have one sample id, {sample_id!r}{more}; "
-            "rename or remove one of them"
-        )
+        The image's own file where it has one. Elsewhere any two numbers that change with what holds it.
+        """
 
 
 def describe_changes(before: Iterable[str], after: Iterable[str]) -> str | None:

@@ -20,6 +20,7 @@ class LimitedImages:
         self.name = source.name
         self.kind = source.kind
         self.order = source.order
+        self.ids_from = source.ids_from
         self.sample_ids: Sequence[str] = [source.sample_ids[row] for row in self._rows]
         self.paths: Sequence[str] = [source.paths[row] for row in self._rows]
         self.class_names: Sequence[str | None] = [source.class_names[row] for row in self._rows]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,3 +231,23 @@ def test_a_teacher_that_cannot_be_compiled_is_a_mistake(run: Run, photos: Path, 
     result = run("build", *from_factory, "--images", photos, "--out", tmp_path / "s", "--compile")
     assert result.exit_code == 3
     assert "leave the option out" in result.stderr
+
+
+def test_what_was_recognised_is_said_on_stderr(run: Callable[..., Result], photos: Path, tmp_path: Path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(photos, arcname="photos")
+    build = (
+        "build",
+        "--teacher",
+        "relabel_store.generate.toy:make_colour_teacher",
+        "--images",
+        tmp_path / "photos.tar",
+        "--out",
+    )
+    result = run(*build, tmp_path / "a.zarr")
+    assert "6 images in 'photos' (tar), sample ids from paths below 'photos/'" in result.stderr
+    assert (tmp_path / "a.zarr.tar-index" / "index.json").exists()
+    assert run("-q", *build, tmp_path / "b.zarr").stderr == ""
+    plot = ("--images", tmp_path / "photos.tar", "--plot", tmp_path / "red.png")
+    assert run("inspect", tmp_path / "a.zarr", "red/0", *plot).exit_code == 0
+    assert (tmp_path / "red.png").read_bytes().startswith(b"\x89PNG")

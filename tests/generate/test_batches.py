@@ -10,7 +10,8 @@ from PIL import Image
 from relabel_store.errors import ImageReadError
 from relabel_store.generate import batches as batches_module
 from relabel_store.generate.batches import Batch, decoded_batches, split_rows, with_retries
-from relabel_store.generate.images import ClassFolders, open_images
+from relabel_store.generate.images import open_images
+from relabel_store.generate.sources.folders import ClassFolders
 from relabel_store.generate.teacher import TeacherInput
 
 INPUT = TeacherInput((20, 30))

@@ -40,11 +40,11 @@ from relabel_store.errors import (
 from relabel_store.generate import build as build_module
 from relabel_store.generate.build import BuildReport, build
 from relabel_store.generate.device import choose_device
-from relabel_store.generate.images import ClassFolders
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.profile import Stage
 from relabel_store.generate.share import Share, hold_share
+from relabel_store.generate.sources.folders import ClassFolders
 from relabel_store.generate.toy import ColourTeacher
 from relabel_store.manifest import Classes
 from relabel_store.store.reader import open_store

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from relabel_store.generate.device import choose_device, default_workers
 from relabel_store.generate.images import ImageSource, open_images
@@ -64,7 +63,7 @@ class LabelJob:
             compile_teacher(teacher, device, precision, writer.manifest.build.batch_size)
         return PartLabeller(
             teacher,
-            open_limited(self.images, self.limit),
+            open_limited(self.images, self.limit, self.files),
             writer,
             device=device,
             is_absent_rule_named=self.is_absent_rule_named,
@@ -78,7 +77,7 @@ def load_by_name(teacher: str | Teacher, options: TeacherOptions) -> Teacher:
     return load_teacher(teacher, options) if isinstance(teacher, str) else teacher
 
 
-def open_limited(images: Images, limit: int | None) -> ImageSource:
-    """Return a source of images, or so many of it, spread evenly."""
-    source = open_images(Path(images)) if isinstance(images, str | os.PathLike) else images
+def open_limited(images: Images, limit: int | None, files: StoreFiles) -> ImageSource:
+    """Return the source of the images of a store, or so many of it, spread evenly."""
+    source = open_images(images, beside=files.path) if isinstance(images, str | os.PathLike) else images
     return source if limit is None or limit >= len(source) else LimitedImages(source, limit)

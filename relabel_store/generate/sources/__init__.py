@@ -1,0 +1,1 @@
+"""The kinds of places that images can lie in, one module each."""

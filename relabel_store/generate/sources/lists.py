@@ -1,0 +1,221 @@
+"""Plain lists: a CSV or Parquet table of paths, ids and labels."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from relabel_store.errors import ImageSourceError
+from relabel_store.generate.sources.columns import (
+    CLASS_COLUMNS,
+    ID_COLUMN,
+    OTHER_ID_COLUMNS,
+    PATH_COLUMNS,
+    class_label,
+    class_names_of,
+    ids_of_column,
+    pick,
+    text_column,
+)
+from relabel_store.generate.sources.names import (
+    Names,
+    OptionalTexts,
+    Texts,
+    class_folder,
+    drop_shared_folders,
+    is_image,
+    plain_path,
+    require_utf8,
+)
+from relabel_store.generate.sources.places import Place, attempt, is_url, open_place
+
+_NAMED = 3  # missing files named in a message
+_CHECKED_AT_ONCE = 4096
+_THREADS = 16  # that ask a network file system whether files are there
+
+
+class ListedImages:
+    """The images that a table lists, in its order.
+
+    Parameters
+    ----------
+    base
+        Path or URL of the folder that relative paths begin at.
+    files
+        Path or URL of each image, as the table has it.
+    """
+
+    kind = "list"
+    order = "source"
+
+    def __init__(self, name: str, base: str, files: Texts, names: Names, ids_from: str) -> None:
+        self.name = name
+        self.ids_from = ids_from
+        self.sample_ids, self.paths, self.class_names = names.sample_ids, names.paths, names.class_names
+        self._base = base
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = Names(self.sample_ids, self.paths, self.class_names)
+        return ListedImages, (self.name, self._base, self._files, names, self.ids_from)
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of an image file."""
+        location = _located(self._base, self._files[row])
+        if not is_url(location):
+            with open(location, "rb") as file:
+                return file.read()
+        data: bytes = attempt(location, lambda fs, path: fs.cat_file(path))
+        return data
+
+    def fingerprint(self, row: int) -> tuple[int, int]:
+        """Return size in bytes and version of an image file."""
+        stamp = open_place(_located(self._base, self._files[row])).stamp()
+        return stamp.size_bytes, stamp.version
+
+
+def open_list(place: Place, table: pa.Table, name: str) -> ListedImages:
+    """Return the images that a table lists.
+
+    Parameters
+    ----------
+    table
+        Of `read_list`.
+
+    Raises
+    ------
+    ImageSourceError
+        A column is missing or has gaps, a file is not there, or two images have one id.
+    """
+    require_utf8(name)
+    location, columns = place.location, table.column_names
+    path_column = pick(columns, PATH_COLUMNS)
+    if path_column is None:
+        raise ImageSourceError(
+            f"images {location!r}: columns {', '.join(map(repr, columns[:20]))}, expected one of paths, called "
+            f"{', '.join(map(repr, PATH_COLUMNS))}; the first line of a CSV file has the names"
+        )
+    if not len(table):
+        raise ImageSourceError(f"images {location!r}: a table without rows")
+    files = text_column(location, table, path_column)
+    base = location.rpartition("/")[0] if is_url(location) else os.path.dirname(os.path.abspath(location))  # noqa: PTH100, PTH120
+    _require_files(location, base, files)
+    label = class_label(table.schema)
+    classes = None if label is None or label == path_column else class_names_of(location, table, label)
+    plain = (plain_path(_below(base, file), f"images {location!r}") for file in files)
+    paths, dropped = drop_shared_folders(Texts.of(plain))
+    id_column = pick(columns, (ID_COLUMN, *OTHER_ID_COLUMNS))
+    if id_column is None:
+        names = Names.of_paths(location, paths)
+        ids_from = f"paths below {dropped!r}" if dropped else "paths"
+    else:
+        ids = ids_of_column(location, table, id_column)
+        names = Names(ids, paths, OptionalTexts.of(map(class_folder, paths)))
+        ids_from = f"column {id_column!r}"
+    names = names if classes is None else replace(names, class_names=classes)
+    return ListedImages(name, base, files, names, ids_from)
+
+
+def _located(base: str, file: str) -> str:
+    if is_url(file) or file.startswith("/"):
+        return file
+    return f"{base}/{file}"
+
+
+def _below(base: str, file: str) -> str:
+    """Return a path below the folder of the table where the file lies there, else one below the root of everything."""
+    if file.startswith(f"{base}/"):
+        return file[len(base) + 1 :]
+    return file.partition("://")[2] if is_url(file) else file
+
+
+def _require_files(location: str, base: str, files: Texts) -> None:
+    """Check that local files are there, before a build of days finds that they are not."""
+    if is_url(location) and (
+        bad := next((file for file in files if not is_url(file) and file.startswith("/")), None)
+    ):
+        raise ImageSourceError(f"images {location!r}: path {bad!r} of this machine in a remote table")
+
+    def missing(start: int) -> list[str]:
+        located = [(file, _located(base, file)) for file in files[start : start + _CHECKED_AT_ONCE]]
+        return [file for file, path in located if not is_url(path) and not os.path.isfile(path)]  # noqa: PTH113
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="check") as pool:
+        absent = [file for some in pool.map(missing, range(0, len(files), _CHECKED_AT_ONCE)) for file in some]
+    if absent:
+        more = ", …" if len(absent) > _NAMED else ""
+        raise ImageSourceError(
+            f"images {location!r}: {len(absent)} of {len(files)} files are not there "
+            f"({', '.join(map(repr, absent[:_NAMED]))}{more}); paths begin at the folder of the table, unless they are "
+            "absolute"
+        )
+
+
+def read_csv(place: Place) -> pa.Table:
+    """Return the columns of a CSV or TSV file that say something of images, all as text.
+
+    Raises
+    ------
+    ImageSourceError
+        It cannot be read, or is no table.
+    """
+    delimiter = "\t" if place.name.lower().endswith(".tsv") else ","
+    parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    try:
+        with place.open() as file, pa_csv.open_csv(file, parse_options=parse) as reader:
+            header = reader.schema.names
+        wanted = [name for name in dict.fromkeys(header) if _says_something(name)]
+        if any(is_image(name) for name in header):
+            raise ImageSourceError(
+                f"images {place.location!r}: the first line is {', '.join(map(repr, header[:5]))}, expected the names "
+                "of the columns, such as path,sample_id,class_name"
+            )
+        if len(wanted) < sum(map(_says_something, header)):
+            raise ImageSourceError(f"images {place.location!r}: two columns of one name in {header[:20]}")
+        convert = pa_csv.ConvertOptions(
+            include_columns=wanted or header[:1],
+            column_types={name: pa.string() for name in header},
+            strings_can_be_null=False,
+        )
+        with place.open() as file:
+            table = pa_csv.read_csv(file, parse_options=parse, convert_options=convert)
+    except (pa.ArrowException, ValueError) as error:
+        if isinstance(error, ImageSourceError):
+            raise
+        raise ImageSourceError(
+            f"images {place.location!r}: {error}, expected a CSV table in UTF-8"
+        ) from error
+    except OSError as error:
+        raise ImageSourceError(f"images {place.location!r}: {error.strerror or error}") from error
+    return table if wanted else pa.table({name: pa.array([], pa.string()) for name in header})
+
+
+def read_parquet_list(place: Place) -> pa.Table:
+    """Return the columns of a Parquet file that say something of images.
+
+    Raises
+    ------
+    ImageSourceError
+        It cannot be read.
+    """
+    try:
+        with place.open() as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+            wanted = [name for name in file.schema_arrow.names if _says_something(name)]
+            label = class_label(file.schema_arrow)
+            wanted += [label] if label is not None and label not in wanted else []
+            return file.read(columns=wanted or None, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise ImageSourceError(f"images {place.location!r}: {error}, expected a Parquet table") from error
+
+
+def _says_something(column: str) -> bool:
+    return column.lower() in (ID_COLUMN, *OTHER_ID_COLUMNS, *PATH_COLUMNS, *CLASS_COLUMNS)
