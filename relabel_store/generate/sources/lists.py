@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,7 @@ from relabel_store.generate.sources.names import (
 )
 from relabel_store.generate.sources.places import Place, attempt, is_url, open_place
 
+_THIS_MACHINE = re.compile("/|(?:file|local):", re.IGNORECASE)
 _NAMED = 3  # missing files named in a message
 _CHECKED_AT_ONCE = 4096
 _THREADS = 16  # that ask a network file system whether files are there
@@ -140,9 +142,7 @@ def _below(base: str, file: str) -> str:
 
 def _require_files(location: str, base: str, files: Texts) -> None:
     """Check that local files are there, before a build of days finds that they are not."""
-    if is_url(location) and (
-        bad := next((file for file in files if not is_url(file) and file.startswith("/")), None)
-    ):
+    if is_url(location) and (bad := next((file for file in files if _THIS_MACHINE.match(file)), None)):
         raise ImageSourceError(f"images {location!r}: path {bad!r} of this machine in a remote table")
 
     def missing(start: int) -> list[str]:

@@ -179,11 +179,13 @@ class _Cursor:
         self._pid = os.getpid()  # a forked process has to open the file for itself
         self._opened = place.open()
         try:
-            self._file = pq.ParquetFile(self._opened, pre_buffer=False, buffer_size=_BUFFER)
+            self._file = pq.ParquetFile(
+                self._opened, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
+            )
             self._batches: Iterator[pa.RecordBatch] = self._file.iter_batches(
                 batch_size=_BATCH_ROWS, row_groups=[group], columns=[column.leaf], use_threads=False
             )
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from error
         self._start = 0  # of the batch at hand
         self._images: pa.Array = pa.array([], pa.binary())
@@ -200,7 +202,7 @@ class _Cursor:
                     errno.ESTALE,
                     f"{self._place.name!r}: row group {self._at[1]} has fewer rows than were listed; the file changed",
                 ) from None
-            except pa.ArrowException as error:
+            except (pa.ArrowException, OSError) as error:
                 raise self._unreadable(error) from error
             self._start += len(self._images)
             column = batch.column(0)
@@ -216,6 +218,8 @@ class _Cursor:
         self.close()  # a source is dropped without being told
 
     def _unreadable(self, error: Exception) -> OSError:
+        if isinstance(error, OSError) and error.strerror:
+            return error
         return OSError(errno.EIO, f"{self._place.name!r}, row group {self._at[1]}: {error}")
 
 

@@ -229,8 +229,13 @@ def attempt(url: str, call: Callable[[Any, str], T]) -> T:
         raise ImageSourceError(f"images {url!r}: {error}; expected s3, gs, hf, http or https") from error
     try:
         return call(fs, path)
-    except OSError:
-        raise
+    except OSError as error:
+        if error.strerror:
+            raise
+        # Clients give a text alone, which whoever prints the reason of the system would not see.
+        kinds = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
+        number = next((number for kind, number in kinds.items() if isinstance(error, kind)), errno.EIO)
+        raise OSError(number, f"{url!r}: {str(error) or os.strerror(number)}") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _CLIENT_PACKAGES:
             raise

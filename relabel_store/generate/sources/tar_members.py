@@ -89,7 +89,7 @@ def scan_tar(file: BinaryIO, where: str, start: int = 0, size: int | None = None
         if isinstance(error, ImageSourceError):
             raise
         raise ImageSourceError(
-            f"{where}: {error or type(error).__name__}, expected a whole tar file"
+            f"{where}: {str(error) or type(error).__name__}, expected a whole tar file"
         ) from error
 
 

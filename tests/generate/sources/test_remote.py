@@ -15,7 +15,7 @@ import pytest
 from relabel_store.errors import ImageSourceError
 from relabel_store.generate.batches import decoded_batches
 from relabel_store.generate.images import ImageSource, open_images
-from relabel_store.generate.sources.places import LocalFile, RemoteFile
+from relabel_store.generate.sources.places import LocalFile, RemoteFile, attempt
 from relabel_store.generate.teacher import TeacherInput
 
 
@@ -190,3 +190,32 @@ def test_a_file_that_ends_early_is_an_error(is_remote: bool, tmp_path: Path):
     assert file.read_at(1, 4) == b"2345"
     with pytest.raises(OSError, match="expected 4; it was cut off"):
         file.read_at(2, 4)
+
+
+class BrokenError(Exception):
+    """What the client of a service raises."""
+
+
+BrokenError.__module__ = "botocore.exceptions"
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (BrokenError("no route"), OSError, "'memory://b/x': BrokenError: no route"),
+        (FileNotFoundError("b/x"), FileNotFoundError, "'memory://b/x': b/x"),
+        (PermissionError("Access Denied"), PermissionError, "'memory://b/x': Access Denied"),
+        (OSError(), OSError, "'memory://b/x': Input/output error"),
+        (TimeoutError(110, "timed out"), TimeoutError, "timed out"),
+        (ZeroDivisionError("ours"), ZeroDivisionError, ""),
+    ],
+)
+def test_what_a_client_raises_is_an_error_of_the_system(
+    raised: Exception, kind: type[Exception], message: str
+):
+    def fail(fs: object, path: str) -> None:
+        raise raised
+
+    with pytest.raises(kind) as caught:
+        attempt("memory://b/x", fail)
+    assert not message or getattr(caught.value, "strerror", None) == message

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from relabel_store.errors import ImageSourceError
+from relabel_store.generate.images import open_images
+
+Listed = Callable[..., Path]
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Listed:
+    """Write a CSV file, and the files that it lists."""
+
+    def write(text: str | bytes, *files: str, name: str = "list.csv") -> Path:
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_bytes(file.encode())
+        (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
+        return tmp_path / name
+
+    return write
+
+
+def test_ids_and_classes_come_from_their_columns_and_rows_keep_their_order(listed: Listed):
+    path = listed(
+        "label,path,sample_id\ncat,b.jpg,x/2\ndog,a.jpg,x/1\n,c.jpg,x/0\n", "a.jpg", "b.jpg", "c.jpg"
+    )
+    source = open_images(path)
+    assert list(source.sample_ids) == ["x/2", "x/1", "x/0"]
+    assert list(source.class_names) == ["cat", "dog", None]
+    assert list(source.paths) == ["b.jpg", "a.jpg", "c.jpg"]
+    assert (source.kind, source.order, source.ids_from) == ("list", "source", "column 'sample_id'")
+    assert source.read(0) == b"b.jpg"
+    assert source.fingerprint(0)[0] == 5
+
+
+def test_without_an_id_column_paths_are_ids(listed: Listed):
+    source = open_images(listed("file_name\nc/b.jpg\nd/a.jpg\n", "c/b.jpg", "d/a.jpg"))
+    assert (list(source.sample_ids), source.ids_from) == (["c/b", "d/a"], "paths")
+    assert list(source.class_names) == ["c", "d"]
+
+
+def test_absolute_paths_are_cut_to_what_tells_them_apart(listed: Listed, tmp_path: Path):
+    files = ("train/c/b.jpg", "train/d/a.jpg")
+    text = "path\n" + "\n".join(str(tmp_path / file) for file in files)
+    (tmp_path / "lists").mkdir()
+    source = open_images(listed(text, *files, name="lists/list.csv"))
+    assert list(source.sample_ids) == ["c/b", "d/a"]
+    assert list(source.paths) == ["c/b.jpg", "d/a.jpg"]
+    assert source.read(1) == b"train/d/a.jpg"
+
+
+def test_a_byte_order_mark_quotes_and_line_ends_are_no_part_of_the_text(listed: Listed):
+    text = '\ufeffpath,id\r\n"c/a, b.jpg","one\nline"\r\n"c/""q"".jpg",0010\r\n'
+    source = open_images(listed(text, "c/a, b.jpg", 'c/"q".jpg'))
+    assert list(source.paths) == ["c/a, b.jpg", 'c/"q".jpg']
+    assert list(source.sample_ids) == ["one\nline", "0010"]
+    assert source.read(1) == b'c/"q".jpg'
+
+
+def test_tabs_part_the_columns_of_a_tsv_file(listed: Listed):
+    source = open_images(listed("path\tid\nc/a,b.jpg\t7\n", "c/a,b.jpg", name="list.tsv"))
+    assert list(source.sample_ids) == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Empty CSV file, expected a CSV table"),
+        ("path\n", "a table without rows"),
+        ("name,size\na,1\n", "columns 'name', 'size', expected one of paths, called 'path'"),
+        ("a.jpg\nb.jpg\n", "the first line is 'a.jpg', expected the names of the columns"),
+        ("path,path\na.jpg,a.jpg\n", "two columns of one name"),
+        ("path\na.jpg\n\n", None),
+        ("path,id\na.jpg,1\n,2\n", "column 'path' is empty in 1 of 2 rows, row 2 first"),
+        ("path,id\na.jpg,1\na.jpg,\n", "column 'id' is empty in 1 of 2 rows"),
+        ("path,id\na.jpg,1\nb.jpg,1\n", "'row 1' and 'row 2' have one sample id, '1'"),
+        ("path\na.jpg\na.jpg\n", "have one sample id, 'a'"),
+        ("path\na.jpg\nx.jpg\ny.jpg\n", r"2 of 3 files are not there \('x\.jpg', 'y\.jpg'\); paths begin at"),
+        ("path\n../a.jpg\n", "1 of 1 files are not there|stays below"),
+        ("path,id\na.jpg\n", "expected a CSV table"),
+        (b"path\n\xff\xfe.jpg\n", "expected a CSV table in UTF-8|UTF-8"),
+        ("path\na.jpg\n".encode("utf-16"), "expected"),
+        (b"path\na\0.jpg\n", "expected"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said(listed: Listed, text: str | bytes, message: str | None):
+    path = listed(text, "a.jpg", "b.jpg")
+    if message is None:
+        assert len(open_images(path)) == 1
+        return
+    with pytest.raises(ImageSourceError, match=message):
+        open_images(path)
+
+
+def test_a_path_that_leads_out_of_the_folder_is_refused(listed: Listed, tmp_path: Path):
+    (tmp_path / "lists").mkdir()
+    with pytest.raises(ImageSourceError, match="expected one that stays below the images' root"):
+        open_images(listed("path\n../a.jpg\n", "a.jpg", name="lists/list.csv"))
+
+
+def test_a_parquet_list_is_read_with_the_class_names_that_datasets_notes(tmp_path: Path, listed: Listed):
+    listed("", "a.jpg", "b.jpg", "c.jpg")
+    features = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    schema = pa.schema([("path", pa.string()), ("label", pa.int64())], {"huggingface": json.dumps(features)})
+    rows = [{"path": f"{name}.jpg", "label": label} for name, label in (("c", 1), ("a", 0), ("b", -1))]
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "list.parquet")
+    source = open_images(tmp_path / "list.parquet")
+    assert (source.kind, list(source.class_names)) == ("list", ["dog", "cat", None])
+    assert list(source.sample_ids) == ["c", "a", "b"]
+
+
+def test_a_class_without_a_name_is_refused(tmp_path: Path, listed: Listed):
+    listed("", "a.jpg")
+    features = {"info": {"features": {"label": {"names": ["cat"], "_type": "ClassLabel"}}}}
+    schema = pa.schema([("path", pa.string()), ("label", pa.int64())], {"huggingface": json.dumps(features)})
+    pq.write_table(pa.Table.from_pylist([{"path": "a.jpg", "label": 1}], schema), tmp_path / "list.parquet")
+    with pytest.raises(ImageSourceError, match="column 'label' has class 1, its metadata name 1"):
+        open_images(tmp_path / "list.parquet")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "file:///etc/passwd", "local:///etc/passwd"])
+def test_a_remote_list_cannot_read_this_machine(path: str):
+    fsspec.filesystem("memory").pipe_file("/lists/list.csv", f"path\n{path}\n".encode())
+    with pytest.raises(ImageSourceError, match=f"path '{path}' of this machine in a remote table"):
+        open_images("memory://lists/list.csv")
