@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+
 from relabel_store.errors import ImageSourceError
 from relabel_store.generate.sources.folders import ClassFolders, has_images
 from relabel_store.generate.sources.lists import open_list, read_csv, read_parquet_list
@@ -76,7 +78,9 @@ def open_images(
     """
     text = require_location(location)
     found = _find(text)
-    return _open(found, text, None if beside is None or is_url(beside) else Path(beside))
+    source = _open(found, text, None if beside is None or is_url(beside) else Path(beside))
+    pa.default_memory_pool().release_unused()  # what sorting a million names took
+    return source
 
 
 class _Form(Enum):
