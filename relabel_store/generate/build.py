@@ -223,7 +223,7 @@ def build(
     teacher
         A name for `load_teacher`, or any object that is a `Teacher`.
     images
-        A folder of class folders, a folder of images, or any `ImageSource`.
+        Path or URL of a folder, tar, Parquet files, shards or a list: see `open_images`; or any `ImageSource`.
     out
         Path of the store, or its ``s3://`` or ``gs://`` URL as text. An unfinished store there is gone on with, a
         finished one is left as it is.

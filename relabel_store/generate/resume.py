@@ -101,7 +101,11 @@ def require_same_images(writer: StoreWriter, source: ImageSource) -> None:
     ImagesChangedError
         They are not; the message names the first differences.
     """
-    changes = describe_changes(writer.samples["path"].to_pylist(), list(source.paths))
+    paths = writer.samples["path"].combine_chunks()
+    is_same = paths.equals(
+        pa.array(source.paths, paths.type)
+    )  # before two sets of a million strings are made
+    changes = None if is_same else describe_changes(paths.to_pylist(), source.paths)
     if changes is not None:
         limit = ", or was another --limit given?" if len(writer.samples) != len(source) else ""
         raise ImagesChangedError(

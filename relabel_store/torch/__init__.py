@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from relabel_store.torch.crops import CropBox as CropBox
     from relabel_store.torch.dataset import LabelDataset as LabelDataset
+    from relabel_store.torch.digests import sample_ids_by_digest as sample_ids_by_digest
     from relabel_store.torch.images import SampleImages as SampleImages
     from relabel_store.torch.join import class_columns as class_columns
     from relabel_store.torch.mixup import SoftMixup as SoftMixup
@@ -33,6 +34,7 @@ _HOMES = {
     "Variant": "relabel_store.torch.pooling",
     "as_tracked": "relabel_store.torch.tracking",
     "class_columns": "relabel_store.torch.join",
+    "sample_ids_by_digest": "relabel_store.torch.digests",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Variant",
     "as_tracked",
     "class_columns",
+    "sample_ids_by_digest",
 ]
 
 

@@ -235,11 +235,11 @@ def attempt(url: str, call: Callable[[Any, str], T]) -> T:
         # Clients give a text alone, which whoever prints the reason of the system would not see.
         kinds = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
         number = next((number for kind, number in kinds.items() if isinstance(error, kind)), errno.EIO)
-        raise OSError(number, f"{url!r}: {str(error) or os.strerror(number)}") from error
+        raise OSError(number, str(error) or os.strerror(number)) from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _CLIENT_PACKAGES:
             raise
-        raise OSError(errno.EIO, f"{url!r}: {type(error).__name__}: {error}") from error
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
 
 
 def stamp_of(url: str, info: Mapping[str, Any]) -> Stamp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import pyarrow as pa
 
 from relabel_store.errors import ImageSourceError
 from relabel_store.generate.sources.folders import ClassFolders, has_images
@@ -31,6 +34,8 @@ from relabel_store.store.cache import default_cache_dir
 
 if TYPE_CHECKING:
     from relabel_store.generate.images import ImageSource
+
+log = logging.getLogger("relabel_store.build")
 
 _HEAD = 512  # bytes that tell what a file is
 _EXPECTED = (
@@ -76,7 +81,9 @@ def open_images(
     """
     text = require_location(location)
     found = _find(text)
-    return _open(found, text, None if beside is None or is_url(beside) else Path(beside))
+    source = _open(found, text, None if beside is None or is_url(beside) else Path(beside))
+    pa.default_memory_pool().release_unused()  # what sorting a million names took
+    return source
 
 
 class _Form(Enum):
@@ -128,7 +135,19 @@ def _find(location: str) -> _Found | ImageSource:
 
 def _find_in_folder(path: Path) -> _Found | ImageSource:
     if has_images(path):
-        return ClassFolders(path)
+        source = ClassFolders(path)
+        packed = sorted(
+            one.name for one in path.iterdir() if _form_by_name(one.name) in (_Form.TAR, _Form.PARQUET)
+        )
+        if packed:
+            log.warning(
+                "images %r: %d images in the folder; what is in %r%s is not read",
+                str(path),
+                len(source),
+                packed[0],
+                " and others" if packed[1:] else "",
+            )
+        return source
     files = sorted(one for one in path.rglob("*") if _form_by_name(one.name) is not None and one.is_file())
     return _of_folder(
         str(path),

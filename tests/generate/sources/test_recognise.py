@@ -103,3 +103,12 @@ def test_one_tar_a_class_is_not_taken_for_shards(pack: Callable[[str], str]):
     for number, path in enumerate(sorted(folder.iterdir())):
         path.rename(folder / f"train-{number:04d}.tar")
     assert open_images(folder).kind == "webdataset"
+
+
+def test_images_beside_shards_are_not_taken_for_all_there_is_in_silence(
+    pack: Callable[[str], str], caplog: pytest.LogCaptureFixture
+):
+    folder = Path(pack("webdataset")).parent
+    (folder / "preview.jpg").write_bytes(b"1")
+    assert len(open_images(folder)) == 1
+    assert "1 images in the folder; what is in 'train-0000.tar' and others is not read" in caplog.text

@@ -202,10 +202,10 @@ BrokenError.__module__ = "botocore.exceptions"
 @pytest.mark.parametrize(
     ("raised", "kind", "message"),
     [
-        (BrokenError("no route"), OSError, "'memory://b/x': BrokenError: no route"),
-        (FileNotFoundError("b/x"), FileNotFoundError, "'memory://b/x': b/x"),
-        (PermissionError("Access Denied"), PermissionError, "'memory://b/x': Access Denied"),
-        (OSError(), OSError, "'memory://b/x': Input/output error"),
+        (BrokenError("no route"), OSError, "BrokenError: no route"),
+        (FileNotFoundError("b/x"), FileNotFoundError, "b/x"),
+        (PermissionError("Access Denied"), PermissionError, "Access Denied"),
+        (OSError(), OSError, "Input/output error"),
         (TimeoutError(110, "timed out"), TimeoutError, "timed out"),
         (ZeroDivisionError("ours"), ZeroDivisionError, ""),
     ],
