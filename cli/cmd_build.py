@@ -67,7 +67,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--name", help="Name of the labels.  [default: images and teacher]")
 @click.option("--licence", help="Licence of the labels, e.g. CC-BY-4.0.")
 @click.option("--citation", multiple=True, help="What to cite for the labels; may be repeated.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, or cuda:all.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),

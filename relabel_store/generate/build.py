@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -19,7 +20,14 @@ from relabel_store import spec
 from relabel_store.errors import NotEnoughSpaceError, OptionError, TeacherError
 from relabel_store.generate.arithmetic import fixed_arithmetic
 from relabel_store.generate.batch_size import best_batch_size
-from relabel_store.generate.device import CPU_BATCH, best_precision, choose_device, default_workers
+from relabel_store.generate.device import (
+    CPU_BATCH,
+    best_precision,
+    choose_device,
+    choose_devices,
+    default_workers,
+)
+from relabel_store.generate.engines.devices import build_shares
 from relabel_store.generate.engines.job import Images, LabelJob, load_by_name, open_limited
 from relabel_store.generate.engines.local import label_locally
 from relabel_store.generate.images import ImageSource
@@ -89,7 +97,7 @@ class BuildOptions:
     name, licence, citation
         Of the labels, for the manifest.
     device
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; for several at once ``cuda:all`` or a list with commas.
     precision
         None is bf16 on a GPU that has it, fp32 elsewhere.
     batch_size, workers
@@ -320,14 +328,16 @@ class _Build:
         require_free_target(self.files)
         if self.options.share == Share():
             _point_out_shares()
-        if self.options.engine is Engine.LOCAL:
-            choose_device(self.options.device)  # before a million images are listed
+        # Before a million images are listed.
+        devices = choose_devices(self.options.device) if self.options.engine is Engine.LOCAL else []
         source = open_limited(images, self.options.limit, self.files)
         self.observer.on_images(source)
         if not is_store(self.files):
             self._require_space(
                 len(source), (size[0] // _USUAL_STRIDE, size[1] // _USUAL_STRIDE) if size else (15, 15)
             )
+        if len(devices) > 1:
+            return self._label_on_devices(devices, teacher, source)
         label = self._label_on_ray if self.options.engine is Engine.RAY else self._label_here
         with hold_share(self.files.path, self.options.share):
             return label(teacher, images, source)
@@ -360,6 +370,31 @@ class _Build:
                 _log_part(record, writer)
         labeller.profile.wall_s = time.perf_counter() - started
         return self._report(writer, missing, labeller.profile)
+
+    def _label_on_devices(
+        self, devices: Sequence[torch.device], teacher: str | Teacher, source: ImageSource
+    ) -> BuildReport:
+        """Build a share of the parts on each device, as processes that torchrun had started would."""
+        shares = []
+        for index, device in enumerate(devices):
+            workers = self.options.workers
+            options = replace(
+                self.options,
+                device=str(device),
+                share=Share(index, len(devices)).within(self.options.share),
+                workers=default_workers(device, sharing=len(devices)) if workers is None else workers,
+                limit=None,  # the source has it in it
+            )
+            plan = replace(self, options=options, observer=BuildObserver())
+            shares.append(functools.partial(_build_share, plan, teacher, source))
+        names = [str(device) for device in devices]
+        reports = build_shares(shares, names, self.observer)
+        profiles = [report.profile for report in reports if report.profile is not None]
+        return replace(
+            self._report(StoreWriter.resume(self.files), parts=()),
+            labelled=sum(report.labelled for report in reports),
+            profile=Profile.of_several(profiles) if profiles else None,
+        )
 
     def _label_on_ray(self, teacher: str | Teacher, images: Images, source: ImageSource) -> BuildReport:
         from relabel_store.generate.engines.ray import RaySettings, ray_cluster
@@ -524,6 +559,13 @@ class _Build:
         if self.options.on_bad_image is OnBadImage.RETRY:
             _drop_bad_parts(writer, self.options.share)
         return writer
+
+
+def _build_share(
+    plan: _Build, teacher: str | Teacher, source: ImageSource, observer: BuildObserver
+) -> BuildReport:
+    with hold_share(plan.files.path, plan.options.share):
+        return replace(plan, observer=observer)._label_here(teacher, source, source)
 
 
 def _describe_elsewhere(plan: _Build, teacher: str | Teacher, images: Images, threads: int) -> Manifest:

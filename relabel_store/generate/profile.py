@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,6 +69,31 @@ class Profile:
     images: int = 0
     wall_s: float = 0.0
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
+
+    @classmethod
+    def of_several(cls, profiles: Sequence[Profile]) -> Profile:
+        """Return the profile of devices that worked side by side: images and decoders of all, seconds of the average.
+
+        Raises
+        ------
+        ValueError
+            There are none.
+        """
+        if not profiles:
+            raise ValueError("no profiles, expected at least one")
+        workers = sum(profile.workers for profile in profiles)
+        summed = [stage for stage in Stage if workers and PLACES[stage] == "workers"]
+        return cls(
+            profiles[0].device,
+            workers=workers,
+            images=sum(profile.images for profile in profiles),
+            wall_s=max(profile.wall_s for profile in profiles),
+            seconds={
+                stage: sum(profile.seconds[stage] for profile in profiles)
+                / (1 if stage in summed else len(profiles))
+                for stage in Stage
+            },
+        )
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
@@ -38,7 +37,7 @@ from relabel_store.errors import (
     ValueRangeError,
 )
 from relabel_store.generate import build as build_module
-from relabel_store.generate.build import BuildReport, build
+from relabel_store.generate.build import build
 from relabel_store.generate.device import choose_device
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.precision import Precision
@@ -48,27 +47,9 @@ from relabel_store.generate.sources.folders import ClassFolders
 from relabel_store.generate.toy import ColourTeacher
 from relabel_store.manifest import Classes
 from relabel_store.store.reader import open_store
+from relabel_store.testing import build_colours, file_digests
 
-
-def make(photos: Path, out: Path, **changes: object) -> BuildReport:
-    """Build three parts of four images in batches of three."""
-    arguments = {
-        "teacher": ColourTeacher(),
-        "batch_size": 3,
-        "shard_rows": 4,
-        "top_k": 3,
-        "workers": 0,
-        "device": "cpu",
-    }
-    return build(images=photos, out=out, **{**arguments, **changes})
-
-
-def contents(store: Path) -> dict[str, str]:
-    return {
-        path.relative_to(store).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(store.rglob("*"))
-        if path.is_file()
-    }
+make = build_colours  # three parts
 
 
 class StopAfter(BuildObserver):
@@ -147,7 +128,7 @@ def test_a_build_that_was_stopped_ends_with_the_same_bytes(photos: Path, tmp_pat
     with pytest.raises(InterruptedError):
         make(photos, tmp_path / "s", observer=StopAfter(batches))
     make(photos, tmp_path / "s")
-    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "whole")
 
 
 def test_shares_in_any_order_end_with_the_same_bytes(photos: Path, tmp_path: Path):
@@ -155,15 +136,15 @@ def test_shares_in_any_order_end_with_the_same_bytes(photos: Path, tmp_path: Pat
     reports = [make(photos, tmp_path / "s", share=f"{index}/3", workers=1) for index in (2, 0, 1)]
     assert [report.is_complete for report in reports] == [False, False, True]
     assert [report.parts_left for report in reports] == [2, 1, 0]
-    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "whole")
 
 
 def test_building_a_finished_store_again_changes_nothing(photos: Path, tmp_path: Path):
     make(photos, tmp_path / "s")
-    before = contents(tmp_path / "s")
+    before = file_digests(tmp_path / "s")
     report = make(photos, tmp_path / "s")
     assert (report.is_complete, report.labelled) == (True, 0)
-    assert contents(tmp_path / "s") == before
+    assert file_digests(tmp_path / "s") == before
 
 
 def test_a_store_that_is_being_built_serves_what_is_finished(photos: Path, tmp_path: Path):
@@ -195,10 +176,10 @@ def test_what_makes_the_labels_may_not_change(
     photos: Path, tmp_path: Path, changes: dict[str, object], message: str, is_finished: bool
 ):
     make(photos, tmp_path / "s", share=None if is_finished else "0/2")
-    before = contents(tmp_path / "s")
+    before = file_digests(tmp_path / "s")
     with pytest.raises(SettingsChangedError, match=message):
         make(photos, tmp_path / "s", **changes)
-    after = contents(tmp_path / "s")
+    after = file_digests(tmp_path / "s")
     assert {name: after[name] for name in before} == before
 
 
@@ -285,7 +266,7 @@ def test_a_mended_image_is_labelled_on_retry(
     assert make(with_bad_image, tmp_path / "s", on_bad_image="record").bad_images
     assert not make(with_bad_image, tmp_path / "s", on_bad_image="retry").bad_images
     make(sound, tmp_path / "whole")
-    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "whole")
 
 
 def test_a_store_of_bad_images_only_is_a_store(tmp_path: Path):
@@ -509,7 +490,7 @@ def test_a_damaged_part_is_built_again(
     store = begin_half(photos, tmp_path / "s")
     damage(store / name)
     make(photos, store)
-    assert contents(store) == contents(tmp_path / "whole")
+    assert file_digests(store) == file_digests(tmp_path / "whole")
 
 
 def test_a_shard_that_a_finished_store_lost_is_built_again(photos: Path, tmp_path: Path):
@@ -517,7 +498,7 @@ def test_a_shard_that_a_finished_store_lost_is_built_again(photos: Path, tmp_pat
     make(photos, tmp_path / "s")
     (tmp_path / "s" / "values/c/0/0/0/0").unlink()
     assert make(photos, tmp_path / "s").labelled == 4
-    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "samples.parquet"])
@@ -554,10 +535,10 @@ def test_a_bad_first_image_does_not_hide_negative_logits(photos: Path, tmp_path:
 
 def test_somebody_elses_zarr_group_is_refused_before_the_teacher_is_loaded(photos: Path, tmp_path: Path):
     zarr.create_group(tmp_path / "theirs.zarr")
-    before = contents(tmp_path / "theirs.zarr")
+    before = file_digests(tmp_path / "theirs.zarr")
     with pytest.raises(FormatError, match="no label store"):
         make(photos, tmp_path / "theirs.zarr", teacher="nowhere:to_be_found")
-    assert contents(tmp_path / "theirs.zarr") == before
+    assert file_digests(tmp_path / "theirs.zarr") == before
 
 
 class KilledDecoder(ClassFolders):
@@ -648,7 +629,10 @@ def test_a_teacher_is_compiled_after_the_checks_and_for_one_size(photos: Path, t
     assert report.manifest.build is not None
     assert report.manifest.build.is_compiled
     make(photos, tmp_path / "plain")
-    assert contents(tmp_path / "s")["indices/c/0/0/0/0"] == contents(tmp_path / "plain")["indices/c/0/0/0/0"]
+    assert (
+        file_digests(tmp_path / "s")["indices/c/0/0/0/0"]
+        == file_digests(tmp_path / "plain")["indices/c/0/0/0/0"]
+    )
 
 
 def test_going_on_takes_the_same_arithmetic(photos: Path, tmp_path: Path):
@@ -681,7 +665,7 @@ def test_a_compiled_timm_model_gives_the_same_labels(photos: Path, tmp_path: Pat
     compiled = make(
         photos, tmp_path / "compiled", teacher=teacher(), value_step="exact", absent="rest", compile=True
     )
-    one, other = (open_store(report.path).load().read_rows(range(12)) for report in (plain, compiled))
+    one, other = (open_store(report.location).load().read_rows(range(12)) for report in (plain, compiled))
     np.testing.assert_allclose(one.values.astype(np.float32), other.values.astype(np.float32), atol=2e-3)
 
 

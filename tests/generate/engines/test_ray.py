@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import hashlib
+import functools
 import os
 import signal
 import sys
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from relabel_store.errors import AbsentRuleError, EngineError
-from relabel_store.generate.build import BuildReport, build
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.toy import ColourTeacher
 from relabel_store.inspect.status import status_of
 from relabel_store.store.reader import open_store
 from relabel_store.store.running import FailedPart
+from relabel_store.testing import build_colours, file_digests
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before the import: loopback alone
 ray = pytest.importorskip("ray")
@@ -34,24 +34,7 @@ def engine() -> Iterator[RayEngine]:
         yield engine
 
 
-def make(photos: Path, out: Path, **changes: object) -> BuildReport:
-    arguments = {
-        "teacher": ColourTeacher(),
-        "batch_size": 3,
-        "shard_rows": 2,
-        "top_k": 3,
-        "workers": 0,
-        "device": "cpu",
-    }
-    return build(images=photos, out=out, **{**arguments, **changes})
-
-
-def contents(store: Path) -> dict[str, str]:
-    return {
-        path.relative_to(store).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(store.rglob("*"))
-        if path.is_file()
-    }
+make = functools.partial(build_colours, shard_rows=2)  # six parts
 
 
 class Count(BuildObserver):
@@ -68,7 +51,7 @@ def test_a_cluster_writes_the_bytes_of_one_process(engine: RayEngine, photos: Pa
     assert report.is_complete
     assert (report.labelled, observer.samples, report.failed_parts) == (12, 12, ())
     make(photos, tmp_path / "here")
-    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+    assert file_digests(tmp_path / "ray") == file_digests(tmp_path / "here")
 
 
 def test_it_goes_on_where_another_engine_stopped(engine: RayEngine, photos: Path, tmp_path: Path):
@@ -76,7 +59,7 @@ def test_it_goes_on_where_another_engine_stopped(engine: RayEngine, photos: Path
     report = make(photos, tmp_path / "s", engine="ray")
     assert (report.is_complete, report.labelled) == (True, 6)
     make(photos, tmp_path / "here")
-    assert contents(tmp_path / "s") == contents(tmp_path / "here")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "here")
 
 
 class DyingTeacher(ColourTeacher):
@@ -106,7 +89,7 @@ def test_workers_killed_in_the_middle_of_a_part(engine: RayEngine, photos: Path,
     assert len(list((tmp_path / "marks").iterdir())) == times
     assert report.is_complete
     make(photos, tmp_path / "here")
-    assert contents(tmp_path / "s") == contents(tmp_path / "here")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "here")
 
 
 class RefusingTeacher(ColourTeacher):
@@ -137,7 +120,7 @@ def test_a_part_that_always_fails_is_set_aside_and_the_others_finish(
     assert [failed.part for failed in status.failed] == parts
     assert make(photos, tmp_path / "s").is_complete  # with a teacher that can
     make(photos, tmp_path / "here")
-    assert contents(tmp_path / "s") == contents(tmp_path / "here")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "here")
 
 
 def test_what_is_wrong_with_all_parts_stops_the_build_at_once(

@@ -15,6 +15,7 @@ import pytest
 from relabel_store.generate.build import build
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.toy import ColourTeacher
+from relabel_store.testing import file_digests
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before the import: loopback alone
 ray = pytest.importorskip("ray")
@@ -45,12 +46,6 @@ class After(BuildObserver):
             self.then()
 
 
-def contents(store: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()
-    }
-
-
 def test_a_node_is_removed_and_another_added(photos: Path, tmp_path: Path):
     from ray.cluster_utils import Cluster
 
@@ -77,7 +72,7 @@ def test_a_node_is_removed_and_another_added(photos: Path, tmp_path: Path):
         cluster.shutdown()
     assert report.is_complete
     build(ColourTeacher(), photos, tmp_path / "here", **SETTINGS)
-    assert contents(tmp_path / "s") == contents(tmp_path / "here")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "here")
 
 
 BUILD = """
@@ -85,6 +80,7 @@ import sys, time
 from relabel_store.generate.build import build
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.generate.toy import ColourTeacher
+from relabel_store.testing import file_digests
 class Say(BuildObserver):
     def on_batch(self, report):
         print("labelled", flush=True)
@@ -105,7 +101,7 @@ def test_the_driver_is_killed_and_started_again(photos: Path, tmp_path: Path):
     assert not (tmp_path / "s" / "complete.json").exists()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     build(ColourTeacher(), photos, tmp_path / "here", **SETTINGS)
-    assert contents(tmp_path / "s") == contents(tmp_path / "here")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "here")
 
 
 def test_two_drivers_on_one_store(photos: Path, tmp_path: Path):
@@ -119,4 +115,4 @@ def test_two_drivers_on_one_store(photos: Path, tmp_path: Path):
     first.communicate()
     assert first.returncode == 0
     build(ColourTeacher(), photos, tmp_path / "here", **SETTINGS)
-    assert contents(tmp_path / "s") == contents(tmp_path / "here")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "here")
