@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from relabel_store.errors import StoreBusyError
 from relabel_store.generate.share import Share, hold_share
+from relabel_store.testing import build_colours, file_digests
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -118,3 +121,32 @@ def test_auto_asks_the_environment(monkeypatch: pytest.MonkeyPatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert Share.parse("auto") == Share(3, 8)
+
+
+WITH_ANOTHER_CLOCK = """
+import datetime, sys, time
+import relabel_store.generate.build
+from relabel_store.testing import build_colours
+offset_s, own_time = float(sys.argv[3]), time.time
+time.time = lambda: own_time() + offset_s
+class Elsewhere(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+for name, module in list(sys.modules.items()):
+    if name.startswith("relabel_store.") and getattr(module, "datetime", None) is datetime.datetime:
+        module.datetime = Elsewhere
+assert Elsewhere in vars(sys.modules["relabel_store.store.running"]).values()
+build_colours(sys.argv[1], sys.argv[2], share=sys.argv[4])
+"""
+
+
+def test_hosts_whose_clocks_are_an_hour_apart_build_one_store(photos: Path, tmp_path: Path):
+    command = [sys.executable, "-P", "-c", WITH_ANOTHER_CLOCK, str(photos), str(tmp_path / "s")]
+    hosts = [
+        subprocess.Popen([*command, str(offset), f"{index}/3"])
+        for index, offset in enumerate((-3600, 0, 3600))
+    ]
+    assert [host.wait() for host in hosts] == [0, 0, 0]
+    build_colours(photos, tmp_path / "one")
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "one")

@@ -192,14 +192,16 @@ class RayEngine:
                             raise cause from None
                         raises[part] += 1
                         reason = str(error)
+                        in_brief = reason.strip().splitlines()[-1]  # of a traceback
                     except ray.exceptions.RayError as error:
                         deaths[part] += 1
                         reason = f"{type(error).__name__}: {error}"
+                        in_brief = reason.splitlines()[0]
                     else:
                         yield result
                         continue
                     if raises[part] < _MAX_RAISES and deaths[part] < _MAX_DEATHS:
-                        log.warning("part %d is tried again: %s", part, reason.strip().splitlines()[-1])
+                        log.warning("part %d is tried again: %s", part, in_brief)
                         waiting.append(part)
                     else:
                         self.failed[part] = FailedPart(part, raises[part] + deaths[part], reason)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from relabel_store.generate.build import build
@@ -80,7 +82,6 @@ import sys, time
 from relabel_store.generate.build import build
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.generate.toy import ColourTeacher
-from relabel_store.testing import file_digests
 class Say(BuildObserver):
     def on_batch(self, report):
         print("labelled", flush=True)
@@ -115,4 +116,50 @@ def test_two_drivers_on_one_store(photos: Path, tmp_path: Path):
     first.communicate()
     assert first.returncode == 0
     build(ColourTeacher(), photos, tmp_path / "here", **SETTINGS)
+    assert file_digests(tmp_path / "s") == file_digests(tmp_path / "here")
+
+
+class Hungry(ColourTeacher):
+    """Takes more memory than its node has left, the first few times that it labels."""
+
+    def __init__(self, marks: Path, times: int, size_bytes: int) -> None:
+        super().__init__()
+        self.marks = marks
+        self.times = times
+        self.size_bytes = size_bytes
+
+    def dense_logits(self, images, precision):  # type: ignore[no-untyped-def]
+        if len(images) > 1:  # not while the build is planned
+            for number in range(self.times):
+                mark = self.marks / str(number)
+                if not mark.exists():
+                    mark.touch()
+                    taken = np.ones(self.size_bytes, np.uint8)
+                    time.sleep(60)  # in which Ray looks at the memory of the node, and ends this
+                    raise AssertionError(f"nobody minds {len(taken)} bytes")
+        return super().dense_logits(images, precision)
+
+    def identity_error(self, images):  # type: ignore[no-untyped-def]
+        return ColourTeacher().identity_error(images)
+
+
+def test_workers_that_take_too_much_memory(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    spare, taken = 1_500_000_000, 2_500_000_000
+    memory = psutil.virtual_memory()
+    if memory.available < 2 * taken:
+        pytest.skip(f"{memory.available} bytes of memory are free, {2 * taken} are needed")
+    threshold = (memory.total - memory.available + spare) / memory.total
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    (tmp_path / "marks").mkdir()
+    teacher = Hungry(tmp_path / "marks", 3, taken)
+    report = build(
+        teacher, photos, tmp_path / "s", engine="ray", ray_workers=1, **{**SETTINGS, "shard_rows": 4}
+    )
+    assert report.is_complete
+    assert len(list((tmp_path / "marks").iterdir())) == 3
+    assert caplog.text.count("OutOfMemoryError") == 3
+    build(ColourTeacher(), photos, tmp_path / "here", **{**SETTINGS, "shard_rows": 4})
     assert file_digests(tmp_path / "s") == file_digests(tmp_path / "here")
