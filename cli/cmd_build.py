@@ -108,13 +108,18 @@ _FILE = click.Path(path_type=Path)
 @click.option("--ray-address", metavar="ADDR", help="The Ray cluster.  [default: one of this machine alone]")
 @click.option("--ray-workers", type=click.IntRange(1), help="Parts at once.  [default: as many as fit]")
 @click.option("--profile", "wants_profile", is_flag=True, help="Print where the time went.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Label three batches, print what the build will take, and make no store.",
+)
 @click.option("--log", "log_file", type=_FILE, help="Append a log to this file.")
 @click.pass_context
 def build(ctx: click.Context, /, *, log_file: Path | None, wants_profile: bool, **options: Any) -> None:
     """Label images with a teacher and write a store.
 
     A build that was stopped, by whatever, goes on when the same command is run again. Exit status 1
-    means that it is finished and some images have no label.
+    means that it is finished and some images have no label; of a dry run, that the disk is too small.
     """
     from relabel_store.generate.build import build as build_store
 
@@ -129,12 +134,13 @@ def build(ctx: click.Context, /, *, log_file: Path | None, wants_profile: bool, 
     except BaseException as error:
         _log_end(f"ended: {error or type(error).__name__}", logging.ERROR)
         raise
-    text = render.build_report(report)
+    text = render.forecast(report) if options["dry_run"] else render.build_report(report)
     _log_end(text, logging.INFO)
     click.echo(text)
     if wants_profile:
         click.echo(render.profile(report.profile))
-    ctx.exit(1 if report.bad_images or report.failed_parts else 0)
+    is_too_large = report.forecast is not None and not report.forecast.is_space_enough
+    ctx.exit(1 if report.bad_images or report.failed_parts or is_too_large else 0)
 
 
 def _log_end(text: str, level: int) -> None:

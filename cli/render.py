@@ -15,6 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from relabel_store.generate.build import BuildReport
     from relabel_store.generate.catalog import CatalogEntry
+    from relabel_store.generate.forecast import Forecast
     from relabel_store.generate.profile import Profile
     from relabel_store.inspect.status import BuildStatus
     from relabel_store.inspect.summary import ClassFrequency, SampleSummary, StoreSummary
@@ -123,6 +124,62 @@ def _bottleneck(found: Profile) -> str:
         return "bottleneck: moving images to the device; a larger --batch-size or more devices (--share) would help"
     faster = "--precision bf16" if found.device.type == "cuda" else "a GPU"
     return f"bottleneck: the teacher itself, as it should be; {faster}, --compile or more devices (--share) would help"
+
+
+def forecast(report: BuildReport) -> str:
+    """Return what a build will take."""
+    found, manifest = report.forecast, report.manifest
+    if found is None:
+        state = "complete" if report.is_complete else "nothing is left to label here"
+        return f"{report.location}: dry run, {state}"
+    label_map, teacher = manifest.label_map, manifest.teacher
+    rows, columns = label_map.grid
+    per_row = found.store_bytes / manifest.num_samples
+    size = f"about {_bytes(found.store_bytes)}, {per_row:,.0f} bytes a row"
+    if found.free_bytes is not None:
+        enough = (
+            "" if found.is_space_enough else f"; too little, {_bytes(found.missing_bytes)} are to be written"
+        )
+        size += f"; {_bytes(found.free_bytes)} free{enough}"
+    memory = f"about {_bytes(found.memory_bytes)}"
+    if found.device_bytes is not None:
+        memory += f", and {_bytes(found.device_bytes)} of the GPU's"
+    assert manifest.build is not None
+    parts = _count(manifest.num_parts, "part")
+    here = f"{_count(found.rows, 'row')} in {_count(found.parts, 'part')}"
+    speed = f"{1 / found.seconds_a_row:,.1f} images/s on {teacher.device} in {teacher.precision}"
+    others = f", {found.devices} devices at once" if found.devices > 1 else ""
+    fields = [
+        (
+            "rows",
+            f"{manifest.num_samples:,}, {rows}x{columns} cells, top {label_map.k} of {label_map.num_classes}",
+        ),
+        ("parts", f"{parts} of {_count(manifest.layout.shard_rows, 'row')}"),
+        ("left here", here),
+        ("size", size),
+        ("memory", memory),
+        ("speed", f"{speed}, batches of {manifest.build.batch_size}{others}"),
+        ("time", f"about {_hours(found.seconds)} for the {here}"),
+    ]
+    return "\n".join([f"{report.location}: dry run, no store is made", *_fields(fields), _held_up(found)])
+
+
+def _held_up(found: Forecast) -> str:
+    from relabel_store.generate.profile import Stage
+
+    what = {
+        Stage.DECODE: "reading and decoding images; more --workers or more cores would help",
+        Stage.FORWARD: "the teacher itself, as it should be; more devices (--device cuda:all, --share) would help",
+        Stage.WRITE: "compressing the labels; more devices (--share), each with a thread that does it, would help",
+    }
+    return f"bottleneck: {what[found.limit]}"
+
+
+def _hours(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def build_status(found: BuildStatus) -> str:

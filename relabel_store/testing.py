@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +31,6 @@ from relabel_store.store import samples as sample_tables
 from relabel_store.store.journal import BadImage
 from relabel_store.store.samples import Status
 from relabel_store.store.writer import Location, PartLabels, StoreWriter
-
-if TYPE_CHECKING:
-    from relabel_store.generate.build import BuildReport
 
 
 def make_sample_ids(n: int) -> list[str]:
@@ -157,28 +152,6 @@ def make_store(
     if parts is None:
         writer.complete()
     return maps
-
-
-def build_colours(images: str | os.PathLike[str], out: str | os.PathLike[str], **options: Any) -> BuildReport:
-    """Label images with a teacher of six colours, on the CPU, in parts of four images and batches of three.
-
-    Parameters
-    ----------
-    options
-        Of `relabel_store.build`, besides or instead of these.
-    """
-    from relabel_store.generate.build import build
-    from relabel_store.generate.toy import ColourTeacher
-
-    usual = {
-        "teacher": ColourTeacher(),
-        "batch_size": 3,
-        "shard_rows": 4,
-        "top_k": 3,
-        "workers": 0,
-        "device": "cpu",
-    }
-    return build(images=images, out=out, **{**usual, **options})
 
 
 def file_digests(store: Path) -> dict[str, str]:

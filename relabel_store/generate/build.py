@@ -30,6 +30,7 @@ from relabel_store.generate.device import (
 from relabel_store.generate.engines.devices import build_shares
 from relabel_store.generate.engines.job import Images, LabelJob, load_by_name, open_limited
 from relabel_store.generate.engines.local import label_locally
+from relabel_store.generate.forecast import Forecast, make_forecast
 from relabel_store.generate.images import ImageSource
 from relabel_store.generate.load import TeacherOptions, planned_input_size
 from relabel_store.generate.observer import BuildObserver
@@ -109,6 +110,8 @@ class BuildOptions:
         Label only so many images, spread evenly over all of them.
     ray_address, ray_workers
         Of the cluster, None for one of this machine; parts at once, None for as many as fit.
+    dry_run
+        Label three batches, say what the build will take, and make no store.
     """
 
     top_k: int = spec.DEFAULT_K
@@ -129,6 +132,7 @@ class BuildOptions:
     engine: Engine = Engine.LOCAL
     ray_address: str | None = None
     ray_workers: int | None = None
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -159,6 +163,11 @@ class BuildOptions:
             )
         if self.engine is not Engine.RAY and (self.ray_address is not None or self.ray_workers is not None):
             raise OptionError("ray_address, ray_workers: given without engine 'ray'")
+        if self.engine is Engine.RAY and self.dry_run:
+            raise OptionError(
+                "dry_run: with engine 'ray', expected 'local', because it times the device that it runs on; "
+                "leave the engine out, on a machine like a worker's: n of them take an n-th of the time"
+            )
 
 
 @dataclass(frozen=True)
@@ -176,9 +185,12 @@ class BuildReport:
     bad_images
         Path and reason of every image of the store that has no label.
     profile
-        Where the time of this run went; None where nothing was left to label, or others did it.
+        Where the time of this run went, or of the batches of a dry run; None where nothing was left to label, or others
+        did it.
     failed_parts
         The parts that a cluster gave up, why, and after how many attempts.
+    forecast
+        What the build will take, of a dry run that found something left to label.
     """
 
     location: str
@@ -189,6 +201,7 @@ class BuildReport:
     bad_images: tuple[tuple[str, str], ...]
     profile: Profile | None = None
     failed_parts: tuple[FailedPart, ...] = ()
+    forecast: Forecast | None = None
 
 
 def build(
@@ -220,6 +233,7 @@ def build(
     engine: str = "local",
     ray_address: str | None = None,
     ray_workers: int | None = None,
+    dry_run: bool = False,
     observer: BuildObserver | None = None,
 ) -> BuildReport:
     """Label images with a teacher and write a store, or go on with one.
@@ -253,6 +267,8 @@ def build(
     engine, ray_address, ray_workers
         ``"local"``: label in this process. ``"ray"``: on the workers of a Ray cluster, by default one of this
         machine, so many parts at once.
+    dry_run
+        Label three batches, say in the report's `forecast` what the build will take, and make no store.
     observer
         Is told what happens.
 
@@ -299,6 +315,7 @@ def build(
         engine=Engine(engine),
         ray_address=ray_address,
         ray_workers=ray_workers,
+        dry_run=dry_run,
     )
     teacher_options = TeacherOptions(
         weights=None if weights is None else Path(weights),
@@ -336,6 +353,8 @@ class _Build:
             self._require_space(
                 len(source), (size[0] // _USUAL_STRIDE, size[1] // _USUAL_STRIDE) if size else (15, 15)
             )
+        if self.options.dry_run:
+            return self._look_ahead(teacher, source, devices)
         if len(devices) > 1:
             return self._label_on_devices(devices, teacher, source)
         label = self._label_on_ray if self.options.engine is Engine.RAY else self._label_here
@@ -350,26 +369,66 @@ class _Build:
         writer, missing = self._plan(self._describe(loaded, source, device), source)
         if not missing:
             return self._report(writer, missing)
+        labeller = self._labeller(loaded, source, writer, device)
+        started = time.perf_counter()
+        with fixed_arithmetic(labeller.threads):
+            for record in label_locally(labeller, missing, workers=self._workers(device)):
+                _log_part(record, writer)
+        labeller.profile.wall_s = time.perf_counter() - started
+        return self._report(writer, missing, labeller.profile)
+
+    def _look_ahead(
+        self, teacher: str | Teacher, source: ImageSource, devices: Sequence[torch.device]
+    ) -> BuildReport:
+        """Do all that a build does before it labels, then three batches on the first device, and write no store."""
+        device = devices[0]
+        loaded = load_by_name(teacher, self.teacher_options)
+        loaded.to(device)
+        manifest = self._describe(loaded, source, device)
+        self.observer.on_teacher(manifest.teacher)
+        writer = self._open_writer(manifest, source)
+        missing = set(writer.missing_parts())
+        if self.options.on_bad_image is OnBadImage.RETRY:
+            missing.update(_bad_parts(writer, self.options.share))
+        mine = self.options.share.of(sorted(missing))
+        report = BuildReport(self.files.location, writer.manifest, writer.is_complete, 0, len(missing), ())
+        if not mine:
+            return report
+        labeller = self._labeller(loaded, source, writer, device)
+        with fixed_arithmetic(labeller.threads):
+            forecast = make_forecast(
+                labeller,
+                source,
+                writer,
+                device=device,
+                parts=mine,
+                parts_missing=len(missing),
+                workers=self._workers(device, sharing=len(devices)),
+                devices=len(devices),
+                free_bytes=self._free_bytes(),
+            )
+        return replace(report, forecast=forecast, profile=labeller.profile)
+
+    def _labeller(
+        self, teacher: Teacher, source: ImageSource, writer: StoreWriter, device: torch.device
+    ) -> PartLabeller:
         assert writer.manifest.build is not None
         if self.options.compile:  # after the checks, which look at batches of other sizes
             precision = Precision(writer.manifest.teacher.precision)
-            compile_teacher(loaded, device, precision, writer.manifest.build.batch_size)
-        labeller = PartLabeller(
-            loaded,
+            compile_teacher(teacher, device, precision, writer.manifest.build.batch_size)
+        return PartLabeller(
+            teacher,
             source,
             writer,
             device=device,
             is_absent_rule_named=self.options.absent is not None,
             stop_on_bad_image=self.options.on_bad_image is OnBadImage.STOP,
-            on_batch=self.observer.on_batch,
+            on_batch=None if self.options.dry_run else self.observer.on_batch,
         )
-        workers = default_workers(device) if self.options.workers is None else self.options.workers
-        started = time.perf_counter()
-        with fixed_arithmetic(writer.manifest.build.threads):
-            for record in label_locally(labeller, missing, workers=workers):
-                _log_part(record, writer)
-        labeller.profile.wall_s = time.perf_counter() - started
-        return self._report(writer, missing, labeller.profile)
+
+    def _workers(self, device: torch.device, *, sharing: int = 1) -> int:
+        chosen = self.options.workers
+        return default_workers(device, sharing=sharing) if chosen is None else chosen
 
     def _label_on_devices(
         self, devices: Sequence[torch.device], teacher: str | Teacher, source: ImageSource
@@ -377,12 +436,11 @@ class _Build:
         """Build a share of the parts on each device, as processes that torchrun had started would."""
         shares = []
         for index, device in enumerate(devices):
-            workers = self.options.workers
             options = replace(
                 self.options,
                 device=str(device),
                 share=Share(index, len(devices)).within(self.options.share),
-                workers=default_workers(device, sharing=len(devices)) if workers is None else workers,
+                workers=self._workers(device, sharing=len(devices)),
                 limit=None,  # the source has it in it
             )
             plan = replace(self, options=options, observer=BuildObserver())
@@ -468,16 +526,20 @@ class _Build:
     def _require_space(self, samples: int, grid: tuple[int, int]) -> None:
         pairs = self.options.top_k * grid[0] * grid[1]
         needed = int(samples * (pairs * _BYTES_PER_PAIR + _BYTES_PER_SAMPLE))
-        path = self.files.path
-        if path is None:
-            return
-        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-        free = shutil.disk_usage(existing).free
-        if free < needed:
+        free = self._free_bytes()
+        if free is not None and free < needed and not self.options.dry_run:  # which says how much it would be
             raise NotEnoughSpaceError(
-                f"output {str(path)!r}: {free / 1e6:,.1f} MB free, about {needed / 1e6:,.1f} MB needed for "
+                f"output {self.files.location!r}: {free / 1e6:,.1f} MB free, about {needed / 1e6:,.1f} MB needed for "
                 f"{samples} images at {grid[0]}x{grid[1]} cells and top {self.options.top_k}; free some or use --limit"
             )
+
+    def _free_bytes(self) -> int | None:
+        """Return the room where the store lies or will lie; None in an object store."""
+        path = self.files.path
+        if path is None:
+            return None
+        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        return shutil.disk_usage(existing).free
 
     def _describe(self, teacher: Teacher, source: ImageSource, device: torch.device) -> Manifest:
         """Return the manifest that a new build with these arguments begins with."""
@@ -550,13 +612,15 @@ class _Build:
             samples = planned_samples(
                 source.sample_ids, source.paths, source.class_names, manifest.classes.index_of_folder()
             )
-            writer = StoreWriter.begin(self.files, manifest, samples)
+            begin = StoreWriter if self.options.dry_run else StoreWriter.begin
+            writer = begin(self.files, manifest, samples)
         require_same_labels(
             writer.manifest, manifest, is_batch_size_given=self.options.batch_size is not None
         )
-        _drop_damaged_parts(writer)
+        if not self.options.dry_run:
+            _drop_damaged_parts(writer)
         require_same_images(writer, source)
-        if self.options.on_bad_image is OnBadImage.RETRY:
+        if self.options.on_bad_image is OnBadImage.RETRY and not self.options.dry_run:
             _drop_bad_parts(writer, self.options.share)
         return writer
 
@@ -613,8 +677,12 @@ def _drop_damaged_parts(writer: StoreWriter) -> None:
         writer.drop_parts(damaged)
 
 
+def _bad_parts(writer: StoreWriter, share: Share) -> list[int]:
+    return share.of([part for part, record in writer.records().items() if record.bad_images])
+
+
 def _drop_bad_parts(writer: StoreWriter, share: Share) -> None:
-    bad = share.of([part for part, record in writer.records().items() if record.bad_images])
+    bad = _bad_parts(writer, share)
     if bad:
         log.info("%d parts hold bad images and are labelled anew", len(bad))
         writer.drop_parts(bad)

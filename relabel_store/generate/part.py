@@ -19,7 +19,7 @@ from relabel_store.generate.precision import Precision
 from relabel_store.generate.profile import Profile, Stage
 from relabel_store.generate.reduce import Kept
 from relabel_store.generate.scoring import Scorer, Scoring
-from relabel_store.generate.teacher import Teacher
+from relabel_store.generate.teacher import Teacher, TeacherInput
 from relabel_store.labels.pooling import pool_image
 from relabel_store.labels.topk import sort_ranks
 from relabel_store.labels.values import ValueStep
@@ -35,7 +35,7 @@ _MAX_NEGATIVE_FRACTION = 0.01
 
 
 @dataclass(frozen=True)
-class _Scores:
+class Scores:
     """What the teacher says of one batch, in host memory."""
 
     indices: NDArray[np.int32]  # (n, k, n_rows, n_cols)
@@ -48,7 +48,7 @@ class UnencodedPart:
     """A part as the teacher left it, before rounding: encoding is work for another thread."""
 
     part: int
-    scores: list[_Scores]
+    scores: list[Scores]
     facts: list[ImageFacts]
 
 
@@ -108,6 +108,16 @@ class PartLabeller:
         assert self._writer.manifest.build is not None
         return self._writer.manifest.build.threads
 
+    @property
+    def batch_size(self) -> int:
+        """Images a batch, as the manifest says."""
+        return self._batch_size
+
+    @property
+    def input(self) -> TeacherInput:
+        """What the teacher wants to see of an image."""
+        return self._teacher.facts.input
+
     def label_part(self, part: int, *, workers: int = 0) -> PartRecord:
         """Label a part and commit it. Doing so twice, or in two places at once, does no harm."""
         (labels,) = self.label_parts([part], workers=workers)
@@ -116,7 +126,7 @@ class PartLabeller:
     def write(self, labels: UnencodedPart) -> PartRecord:
         """Encode a part and commit it."""
         with self.profile.timed(Stage.ENCODE):
-            encoded = self._encode(labels)
+            encoded = self.encode(labels)
         with self.profile.timed(Stage.WRITE):
             record = self._writer.write_part(labels.part, encoded)
         self._notes.end(labels.part, len(record.rows))
@@ -133,7 +143,7 @@ class PartLabeller:
             workers=workers,
             pin_memory=self._device.type == "cuda",
         )
-        scored = self._score_all(decoded)
+        scored = self.score(decoded)
         for part, rows in batches.items():
             self._notes.begin(part)
             pairs = list(itertools.islice(scored, len(rows)))
@@ -144,7 +154,7 @@ class PartLabeller:
         """Return the rows of each batch of a part; no batch crosses a part."""
         return split_rows(self._writer.manifest.rows_of_part(part), self._batch_size)
 
-    def _score_all(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, _Scores]]:
+    def score(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Scores]]:
         """Score batch after batch, taking each result off the device while the next is computed."""
         running: tuple[Batch, Scoring] | None = None
         try:
@@ -178,7 +188,7 @@ class PartLabeller:
             self.profile.seconds[Stage.DECODE] += batch.decode_s
             yield batch
 
-    def _finish(self, batch: Batch, scoring: Scoring) -> tuple[Batch, _Scores]:
+    def _finish(self, batch: Batch, scoring: Scoring) -> tuple[Batch, Scores]:
         kept = scoring.result(self.profile)
         self.profile.images += len(batch.rows)
         scores = _scores_of(kept)
@@ -190,7 +200,7 @@ class PartLabeller:
             self._on_batch(self._report(batch, scores))
         return batch, scores
 
-    def _report(self, batch: Batch, scores: _Scores) -> BatchReport:
+    def _report(self, batch: Batch, scores: Scores) -> BatchReport:
         classes = self._class_indices[batch.rows.start : batch.rows.stop]
         counted = batch.is_good & (classes >= 0)
         pooled = pool_image(
@@ -214,7 +224,7 @@ class PartLabeller:
                     "or build with --on-bad-image record"
                 )
 
-    def _require_positive_logits(self, batch: Batch, scores: _Scores) -> None:
+    def _require_positive_logits(self, batch: Batch, scores: Scores) -> None:
         values = scores.values[batch.is_good]
         negative = np.count_nonzero(values < 0) / max(values.size, 1)
         if negative > _MAX_NEGATIVE_FRACTION:
@@ -225,7 +235,7 @@ class PartLabeller:
                 "or --absent zero to insist"
             )
 
-    def _require_finite(self, batch: Batch, scores: _Scores) -> None:
+    def _require_finite(self, batch: Batch, scores: Scores) -> None:
         is_finite = np.isfinite(scores.values).all(axis=(1, 2, 3))
         if scores.rest is not None and self._label_map.k < self._label_map.num_classes:
             # -inf for some of the classes not kept is a mask; for all of them nothing is left to share.
@@ -244,7 +254,8 @@ class PartLabeller:
                 f"expected finite ones{hint}"
             )
 
-    def _encode(self, part: UnencodedPart) -> PartLabels:
+    def encode(self, part: UnencodedPart) -> PartLabels:
+        """Round and sort a part as it is stored."""
         is_good = np.array([facts.reason is None for facts in part.facts])
         found = np.concatenate([scores.indices for scores in part.scores])
         kept = np.concatenate([scores.values for scores in part.scores])
@@ -270,9 +281,9 @@ class PartLabeller:
         )
 
 
-def _scores_of(kept: Kept) -> _Scores:
+def _scores_of(kept: Kept) -> Scores:
     rest = None if kept.rest is None else kept.rest.numpy()
-    return _Scores(kept.indices.int().numpy(), kept.values.numpy(), rest)
+    return Scores(kept.indices.int().numpy(), kept.values.numpy(), rest)
 
 
 def _facts_table(facts: list[ImageFacts]) -> pa.Table:

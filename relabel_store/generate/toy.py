@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from relabel_store.generate.build import BuildReport, build
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.teacher import TeacherFacts, TeacherInput
 from relabel_store.manifest import Classes, Weights
@@ -66,3 +70,22 @@ class ColourTeacher:
 def make_colour_teacher() -> ColourTeacher:
     """Return the teacher; on the command line ``--teacher relabel_store.generate.toy:make_colour_teacher``."""
     return ColourTeacher()
+
+
+def build_colours(images: str | os.PathLike[str], out: str | os.PathLike[str], **options: Any) -> BuildReport:
+    """Label images with a teacher of six colours, on the CPU, in parts of four images and batches of three.
+
+    Parameters
+    ----------
+    options
+        Of `relabel_store.build`, besides or instead of these.
+    """
+    usual = {
+        "teacher": ColourTeacher(),
+        "batch_size": 3,
+        "shard_rows": 4,
+        "top_k": 3,
+        "workers": 0,
+        "device": "cpu",
+    }
+    return build(images=images, out=out, **{**usual, **options})

@@ -66,6 +66,37 @@ def test_options_reach_the_manifest(run: Run, photos: Path, tmp_path: Path):
     assert (manifest.teacher.precision, manifest.teacher.device) == ("bf16", "cpu")
 
 
+def test_a_dry_run_says_what_a_build_takes_and_writes_nothing(run: Run, photos: Path, tmp_path: Path):
+    options = ("--images", photos, "--out", tmp_path / "s", "--shard-rows", "4", "--dry-run")
+    result = run("build", *from_factory, *options)
+    assert result.exit_code == 0
+    assert not (tmp_path / "s").exists()
+    first, *fields, last = result.stdout.splitlines()
+    assert first == f"{tmp_path / 's'}: dry run, no store is made"
+    found = dict(line.strip().split(maxsplit=1) for line in fields)
+    assert list(found) == ["rows", "parts", "left", "size", "memory", "speed", "time"]
+    assert found["rows"] == "6, 3x3 cells, top 5 of 6"
+    assert found["parts"] == "2 parts of 4 rows"
+    assert found["left"] == "here  6 rows in 2 parts"
+    assert last.startswith("bottleneck: ")
+
+
+def test_a_dry_run_of_a_finished_store_says_so(run: Run, photos: Path, tmp_path: Path):
+    options = ("--images", photos, "--out", tmp_path / "s")
+    assert run("build", *from_factory, *options).exit_code == 0
+    result = run("build", *from_factory, *options, "--dry-run")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 's'}: dry run, complete\n")
+
+
+def test_a_dry_run_answers_1_where_the_disk_is_too_small(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    result = run("build", *from_factory, "--images", photos, "--out", tmp_path / "s", "--dry-run")
+    assert result.exit_code == 1
+    assert "10 B free; too little, " in result.stdout
+
+
 def test_bad_images_are_listed_and_exit_with_1(run: Run, photos: Path, tmp_path: Path):
     (photos / "red" / "1.png").write_bytes(b"")
     build = ("build", *from_factory, "--images", photos, "--out", tmp_path / "s")

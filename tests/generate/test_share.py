@@ -9,7 +9,8 @@ import pytest
 
 from relabel_store.errors import StoreBusyError
 from relabel_store.generate.share import Share, hold_share
-from relabel_store.testing import build_colours, file_digests
+from relabel_store.generate.toy import build_colours
+from relabel_store.testing import file_digests
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -126,7 +127,7 @@ def test_auto_asks_the_environment(monkeypatch: pytest.MonkeyPatch):
 WITH_ANOTHER_CLOCK = """
 import datetime, sys, time
 import relabel_store.generate.build
-from relabel_store.testing import build_colours
+from relabel_store.generate.toy import build_colours
 offset_s, own_time = float(sys.argv[3]), time.time
 time.time = lambda: own_time() + offset_s
 class Elsewhere(datetime.datetime):

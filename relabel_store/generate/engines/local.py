@@ -10,7 +10,7 @@ from relabel_store.generate.part import PartLabeller
 from relabel_store.generate.profile import Stage
 from relabel_store.store.journal import PartRecord
 
-_MAX_UNWRITTEN_PARTS = 2  # each about 40 MB of unrounded scores at 4,096 rows of 15x15x5
+MAX_UNWRITTEN_PARTS = 2  # each about 40 MB of unrounded scores at 4,096 rows of 15x15x5
 
 
 def label_locally(labeller: PartLabeller, parts: Sequence[int], *, workers: int) -> Iterator[PartRecord]:
@@ -28,7 +28,7 @@ def label_locally(labeller: PartLabeller, parts: Sequence[int], *, workers: int)
         unwritten: deque[Future[PartRecord]] = deque()
         for labels in labeller.label_parts(parts, workers=workers):
             unwritten.append(writer.submit(labeller.write, labels))
-            while unwritten and (unwritten[0].done() or len(unwritten) > _MAX_UNWRITTEN_PARTS):
+            while unwritten and (unwritten[0].done() or len(unwritten) > MAX_UNWRITTEN_PARTS):
                 with labeller.profile.timed(Stage.WAIT_WRITE):
                     record = unwritten.popleft().result()
                 yield record

@@ -15,9 +15,9 @@ from relabel_store.generate import device as device_module
 from relabel_store.generate.device import choose_devices, default_workers
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.share import Share, hold_share
-from relabel_store.generate.toy import ColourTeacher
+from relabel_store.generate.toy import ColourTeacher, build_colours
 from relabel_store.manifest import TeacherInfo
-from relabel_store.testing import build_colours, file_digests
+from relabel_store.testing import file_digests
 
 TWO = "cpu,cpu"  # two processes, which is what two devices are
 

@@ -12,11 +12,11 @@ import pytest
 
 from relabel_store.errors import AbsentRuleError, EngineError
 from relabel_store.generate.observer import BatchReport, BuildObserver
-from relabel_store.generate.toy import ColourTeacher
+from relabel_store.generate.toy import ColourTeacher, build_colours
 from relabel_store.inspect.status import status_of
 from relabel_store.store.reader import open_store
 from relabel_store.store.running import FailedPart
-from relabel_store.testing import build_colours, file_digests
+from relabel_store.testing import file_digests
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before the import: loopback alone
 ray = pytest.importorskip("ray")
