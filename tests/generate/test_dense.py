@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from relabel_store.errors import NoDenseMapError, NonFiniteLogitsError, TeacherError
-from relabel_store.generate import dense as dense_module
 from relabel_store.generate.dense import DenseClassifier, DenseKind, identity_error, make_dense
+from relabel_store.generate.dense import head as head_module
+from relabel_store.generate.dense.head import averaged
 
 NUM_CLASSES = 11
 
@@ -369,7 +370,7 @@ def test_chunks_do_not_change_the_replay(architecture, generator, monkeypatch, c
     dense = make_dense(architecture(name, **settings), input_size=size)
     images = some_images(dense, generator, n=3)
     whole = dense.logits(images)
-    monkeypatch.setattr(dense_module, "REPLAY_CELLS", 5)
+    monkeypatch.setattr(head_module, "REPLAY_CELLS", 5)
     torch.testing.assert_close(dense.logits(images), whole)
 
 
@@ -419,9 +420,7 @@ def test_one_cell_is_still_classified(generator, kind):
     dense = make_dense(blocks(kind), input_size=(8, 8))
     assert (dense.kind, dense.grid) == (DenseKind.EXACT, (1, 1))
     images = some_images(dense, generator)
-    torch.testing.assert_close(
-        dense.logits(images).mean((2, 3)), dense_module._averaged(dense.model(images), dense)
-    )
+    torch.testing.assert_close(dense.logits(images).mean((2, 3)), averaged(dense.model(images), dense))
 
 
 def test_one_cell_does_not_make_an_attention_head_exact():

@@ -1,0 +1,6 @@
+"""Classifiers made dense: their own head, replayed on each cell of the feature map."""
+
+from relabel_store.generate.dense.classifier import DenseClassifier, identity_error, make_dense
+from relabel_store.generate.dense.kind import DenseKind
+
+__all__ = ["DenseClassifier", "DenseKind", "identity_error", "make_dense"]
