@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from . import render
-from .params import ChannelsType, ShareType, StoreType, ValueStepType, require_outside
+from .params import ChannelsType, InputSizeType, ShareType, StoreType, ValueStepType, require_outside
 from .progress import show_progress
 
 _FILE = click.Path(path_type=Path)
@@ -39,7 +39,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--class-names", type=_FILE, help="The teacher's classes in order: text, one a line, or a JSON list."
 )
-@click.option("--input-size", type=click.IntRange(1), help="Pixels a side.  [default: the teacher's]")
+@click.option("--input-size", type=InputSizeType(), help="Pixels a side, or HxW.  [default: the teacher's]")
 @click.option("--mean", type=ChannelsType(), help="Mean of each channel, 0 to 1.  [default: the teacher's]")
 @click.option(
     "--std", type=ChannelsType(), help="Deviation of each channel, 0 to 1.  [default: the teacher's]"
@@ -49,6 +49,12 @@ _FILE = click.Path(path_type=Path)
     type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
     help="How images are resized.  [default: the teacher's]",
 )
+@click.option(
+    "--head",
+    type=click.Choice(["replay", "linearized"]),
+    help="How a head that is not linear scores a cell: on it alone, or by its tangent.  [default: replay]",
+)
+@click.option("--flip", is_flag=True, help="Average each map with the mirror image's: twice the time.")
 @click.option(
     "--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes kept in each cell."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,27 @@ class ChannelsType(click.ParamType[Any]):
         if len(numbers) != 3:
             self.fail(f"{value!r} has {len(numbers)} numbers, expected one or three", param, ctx)
         return numbers[0], numbers[1], numbers[2]
+
+
+class InputSizeType(click.ParamType[Any]):
+    """Pixels a side, or height and width."""
+
+    name = "N|HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
+        """Return one number, or ``(height, width)``."""
+        if not isinstance(value, str):
+            found: int | tuple[int, int] = value
+            return found
+        match = re.fullmatch(r"([1-9]\d*)(?:[xX×]([1-9]\d*))?", value.strip())
+        if match is None:
+            self.fail(
+                f"{value!r} is not pixels a side such as 475, or height and width such as 384x512", param, ctx
+            )
+        height, width = match.groups()
+        return int(height) if width is None else (int(height), int(width))
 
 
 class ShareType(click.ParamType[Any]):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relabel_store.generate.profile import Profile
     from relabel_store.inspect.status import BuildStatus
     from relabel_store.inspect.summary import ClassFrequency, SampleSummary, StoreSummary
-    from relabel_store.manifest import Manifest
+    from relabel_store.manifest import Manifest, TeacherInfo
     from relabel_store.store.cache import CacheEntry
     from relabel_store.store.running import FailedPart
 
@@ -164,6 +164,20 @@ def forecast(report: BuildReport) -> str:
     return "\n".join([f"{report.location}: dry run, no store is made", *_fields(fields), _held_up(found)])
 
 
+def _dense_map(teacher: TeacherInfo) -> str:
+    text = teacher.dense.kind
+    if teacher.dense.head != "replay":
+        text += f", head {teacher.dense.head}"
+    if teacher.dense.identity_error is not None:
+        text += f", identity error {teacher.dense.identity_error:.1e}"
+    return text + (", averaged with that of the mirror image" if teacher.flip else "")
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{height}x{width}" + ("" if height == width else " (height x width)")
+
+
 def _held_up(found: Forecast) -> str:
     from relabel_store.generate.profile import Stage
 
@@ -259,8 +273,6 @@ def store_summary(summary: StoreSummary) -> str:
     manifest = summary.manifest
     label_map, teacher, geometry = manifest.label_map, manifest.teacher, manifest.geometry
     rows, columns = label_map.grid
-    height, width = geometry.input_size
-    identity = teacher.dense.identity_error
     step = "float16, exact" if label_map.value_step == "exact" else f"rounded to {label_map.value_step}"
     absent = "0" if label_map.absent.value == "zero" else "an even share of the stored rest"
     fields = [
@@ -273,14 +285,15 @@ def store_summary(summary: StoreSummary) -> str:
             f"{teacher.name} ({_join([teacher.architecture, teacher.tag], '.')}), {teacher.precision}",
         ),
         ("weights", f"{teacher.weights.origin}, {_short(teacher.weights.digest)}"),
-        ("dense map", teacher.dense.kind + ("" if identity is None else f", identity error {identity:.1e}")),
+        ("dense map", _dense_map(teacher)),
         (
             "images",
             f"{manifest.images.name} ({manifest.images.kind}), {_count(manifest.images.count, 'image')}",
         ),
         (
             "seen",
-            f"whole image squashed to {width}x{height}, {geometry.interpolation}, EXIF orientation ignored",
+            f"whole image squashed to {_pixels(geometry.input_size)}, {geometry.interpolation}, "
+            "EXIF orientation ignored",
         ),
         ("classes", manifest.classes.source or "unknown; give --class-names when building"),
         ("size", _size(summary)),

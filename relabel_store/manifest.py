@@ -123,6 +123,7 @@ class Dense:
 
     kind: str  # exact | per-location | unknown
     identity_error: float | None  # of the pooled dense logits, relative to the logits' standard deviation
+    head: str = field(default="replay", metadata=OMITTED_BY_DEFAULT)  # replay | linearized
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ class TeacherInfo:
     precision: str
     device: str  # kind only: cpu, cuda
     versions: Mapping[str, str]
+    flip: bool = field(
+        default=False, metadata=OMITTED_BY_DEFAULT
+    )  # maps are averaged with the mirror image's
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,8 @@ class BuildOptions:
         largest that fits and still gains.
     compile
         Compile the teacher's features.
+    flip
+        Average each map with that of the mirror image, mirrored back.
     limit
         Label only so many images, spread evenly over all of them.
     ray_address, ray_workers
@@ -125,6 +127,7 @@ class BuildOptions:
     batch_size: int | None = None
     workers: int | None = None
     compile: bool = False
+    flip: bool = False
     shard_rows: int = spec.SHARD_ROWS
     limit: int | None = None
     on_bad_image: OnBadImage = OnBadImage.RECORD
@@ -215,6 +218,7 @@ def build(
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
     interpolation: str | None = None,
+    head: str | None = None,
     top_k: int = spec.DEFAULT_K,
     value_step: float | str = spec.DEFAULT_VALUE_STEP,
     absent: str | None = None,
@@ -226,6 +230,7 @@ def build(
     batch_size: int | None = None,
     workers: int | None = None,
     compile: bool = False,  # noqa: A002 - the option's name
+    flip: bool = False,
     shard_rows: int = spec.SHARD_ROWS,
     limit: int | None = None,
     on_bad_image: str = "record",
@@ -249,7 +254,7 @@ def build(
     out
         Path of the store, or its ``s3://`` or ``gs://`` URL as text. An unfinished store there is gone on with, a
         finished one is left as it is.
-    weights, class_names, input_size, mean, std, interpolation
+    weights, class_names, input_size, mean, std, interpolation, head
         Of a teacher that is given by name: see `TeacherOptions`.
     value_step
         Spacing of the stored values, a power of two, or ``"exact"``.
@@ -257,6 +262,8 @@ def build(
         ``"zero"`` or ``"rest"``; None is ``"zero"``, after a look at the first batch.
     precision
         ``"fp32"``, ``"bf16"`` or ``"fp16"``; None is bf16 on a GPU that has it, fp32 elsewhere.
+    flip
+        Average each map with that of the mirror image, mirrored back, before the best classes are chosen.
     limit
         Label only so many images, spread evenly over all of them.
     on_bad_image
@@ -308,6 +315,7 @@ def build(
         batch_size=batch_size,
         workers=workers,
         compile=compile,
+        flip=flip,
         shard_rows=shard_rows,
         limit=limit,
         on_bad_image=OnBadImage(on_bad_image),
@@ -324,6 +332,7 @@ def build(
         mean=mean,
         std=std,
         interpolation=interpolation,
+        head=head,
     )
     return _Build(open_files(out), options, teacher_options, observer or BuildObserver()).run(teacher, images)
 
@@ -579,10 +588,11 @@ class _Build:
                 architecture=facts.architecture,
                 tag=facts.tag,
                 weights=facts.weights,
-                dense=Dense(facts.dense_kind, error),
+                dense=Dense(facts.dense_kind, error, facts.dense_head),
                 precision=precision.value,
                 device=device.type,
                 versions=_versions(),
+                flip=options.flip,
             ),
             images=ImagesInfo(
                 source.name, source.kind, len(source), digest_of_ids(source.sample_ids), source.order
@@ -600,7 +610,14 @@ class _Build:
             return CPU_BATCH
         options = self.options
         with_rest = options.absent is AbsentRule.REST
-        scorer = Scorer(teacher, device, precision=precision, k=options.top_k, with_rest=with_rest)
+        scorer = Scorer(
+            teacher,
+            device,
+            precision=precision,
+            k=options.top_k,
+            with_rest=with_rest,
+            with_flip=options.flip,
+        )
         found = best_batch_size(scorer, teacher.facts.input.size)
         log.info("%d images a batch: the largest that fits and still gains", found)
         return found

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +27,11 @@ from relabel_store.manifest import Classes, Weights
 if TYPE_CHECKING:
     import torch
 
-    from relabel_store.generate.teacher import Teacher, TeacherInput
+    from relabel_store.generate.teacher import Teacher, TeacherFacts, TeacherInput
 
 _HUB = "hf-hub:"
 _LITE0 = "efficientnet_lite0"
+_HEADS = ("replay", "linearized")
 # Of each size a transformer and a convolutional network whose dense map is exact.
 _ALTERNATIVES = {
     "tiny": ("swin_tiny_patch4_window7_224.ms_in22k_ft_in1k", "efficientnet_b1"),
@@ -56,6 +58,8 @@ class TeacherOptions:
         A text file with one class a line, or JSON with a list of them.
     input_size
         Pixels a side, or ``(height, width)``.
+    head
+        ``"replay"`` or ``"linearized"``: how a head that is not linear scores a cell.
     """
 
     weights: Path | None = None
@@ -64,8 +68,14 @@ class TeacherOptions:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     interpolation: str | None = None
+    head: str | None = None
 
     def __post_init__(self) -> None:
+        if self.head is not None and self.head not in _HEADS:
+            raise OptionError(f"head: {self.head!r}, expected {' or '.join(_HEADS)}")
+        sides = () if self.input_size is None else _pair(self.input_size)
+        if not all(side >= 1 for side in sides):
+            raise OptionError(f"input_size: {self.input_size}, expected at least one pixel a side")
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             if numbers is not None and not all(0 <= number <= 1 for number in numbers):
                 raise OptionError(f"{name}: {numbers}, expected fractions of the largest pixel value, 0 to 1")
@@ -167,12 +177,63 @@ def _load_from_timm(name: str, options: TeacherOptions) -> Teacher:
         weights=Weights(origin, _digest(model.state_dict())),
         architecture=str(model.pretrained_cfg.get("architecture") or timm_name.split(".")[0]),
         tag=(model.pretrained_cfg.get("tag") or None) if is_named else None,
+        dense_head=options.head or _HEADS[0],
     )
+    _set_input_size(model, facts)
     try:
         return TimmTeacher(model, facts)
     except NoDenseMapError as error:
-        near = " or ".join(_with_dense_map(facts.architecture or ""))
-        raise NoDenseMapError(f"{error}; near it, with a dense map: {near}") from error
+        raise _with_alternatives(error, facts.architecture) from error
+
+
+def _set_input_size(model: Any, facts: TeacherFacts) -> None:
+    """Tell a model whose positions or windows depend on the size of its images what it is going to be."""
+    if not hasattr(model, "set_input_size") or facts.input.size == tuple(
+        model.pretrained_cfg["input_size"][1:]
+    ):
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch's, of how timm resizes position biases
+            model.set_input_size(img_size=facts.input.size)
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        height, width = facts.input.size
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TeacherError(
+            f"teacher {facts.name!r}: takes no images of {height} x {width} pixels ({reason}); choose another "
+            "--input-size, or leave it out"
+        ) from error
+
+
+def _require_average(timm: Any, timm_name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse an architecture that says of itself that it has no dense map, before its weights are fetched.
+
+    What it does not say is found out when it is loaded.
+    """
+    import torch
+
+    architecture = timm_name.partition(".")[0]
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture, pretrained=False, **arguments)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return  # it needs real tensors to be made
+    pooling = getattr(model, "global_pool", None)
+    what = {
+        "token": "a class token, from which alone the logits come",
+        "map": "attention pooling",
+        "max": "max pooling",
+    }
+    if pooling in what and not hasattr(model, "aux_head"):
+        found = NoDenseMapError(
+            f"teacher {type(model).__name__} has no dense map: {what[pooling]}, expected an average over the cells"
+        )
+        raise _with_alternatives(found, architecture)
+
+
+def _with_alternatives(error: NoDenseMapError, architecture: str | None) -> NoDenseMapError:
+    near = " or ".join(_with_dense_map(architecture or ""))
+    return NoDenseMapError(f"{error}; near it, with a dense map: {near}")
 
 
 def _load_model(
@@ -191,6 +252,8 @@ def _load_model(
             f"teacher {name!r}: timm has the architecture but no weights of it; give --weights FILE "
             "or a name that `relabel-store teachers` lists"
         )
+    if state is None and not timm_name.startswith(_HUB):
+        _require_average(timm, timm_name, alias.arguments if alias else {})
     model = _create(timm, name, timm_name, arguments)
     model.pretrained_cfg.pop("state_dict", None)  # timm keeps it there, a second copy of the weights
     return model, origin

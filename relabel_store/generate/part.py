@@ -90,6 +90,7 @@ class PartLabeller:
             precision=Precision(writer.manifest.teacher.precision),
             k=self._label_map.k,
             with_rest=self._label_map.absent is AbsentRule.REST,
+            with_flip=writer.manifest.teacher.flip,
             pad_to=self._batch_size if writer.manifest.build.is_compiled else None,
         )
         self._notes = RunningNotes(writer.files)

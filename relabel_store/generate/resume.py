@@ -73,6 +73,8 @@ def _compared(found: Manifest, wanted: Manifest) -> Iterator[tuple[str, Any, Any
         ("device", "device"),
     ):
         yield what, getattr(found.teacher, field), getattr(wanted.teacher, field)
+    yield "head", found.teacher.dense.head, wanted.teacher.dense.head
+    yield "flip", found.teacher.flip, wanted.teacher.flip
     yield "weights", found.teacher.weights.digest, wanted.teacher.weights.digest
     yield "classes", found.classes.digest, wanted.classes.digest
     for field in ("input_size", "interpolation", "mean", "std"):

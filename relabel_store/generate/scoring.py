@@ -25,6 +25,8 @@ class Scorer:
     ----------
     k, with_rest
         As for `KeepingTopK`.
+    with_flip
+        Average each map with that of the mirror image, mirrored back.
     pad_to
         Fill shorter batches up to so many images, for a teacher that is compiled for one size.
     """
@@ -37,6 +39,7 @@ class Scorer:
         precision: Precision,
         k: int,
         with_rest: bool,
+        with_flip: bool = False,
         pad_to: int | None = None,
     ) -> None:
         self._teacher = teacher
@@ -44,6 +47,7 @@ class Scorer:
         self.precision = precision
         self._k = k
         self._with_rest = with_rest
+        self._with_flip = with_flip
         self._pad_to = pad_to
         self._at_once: int | None = None  # images, once a batch did not fit
 
@@ -108,11 +112,19 @@ class Scorer:
         with torch.inference_mode():
             images = self._teacher.facts.input.normalize(pixels.to(self._device, non_blocking=True))
             clock.mark(Stage.TRANSFER)
-            logits = self._teacher.dense_logits(images, self.precision)[:n]
+            logits = self._logits(images)[:n]
             clock.mark(Stage.FORWARD)
             keeping = KeepingTopK(logits, self._k, with_rest=self._with_rest)
             clock.mark(Stage.TOP_K)
         return keeping
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = self._teacher.dense_logits(images, self.precision)
+        if not self._with_flip:
+            return logits
+        mirrored = images.flip(3).contiguous(memory_format=torch.channels_last)
+        # Not in place: what a teacher gives may be its own to keep.
+        return (logits + self._teacher.dense_logits(mirrored, self.precision).flip(3)) / 2
 
 
 class Scoring:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from relabel_store.errors import IdentityError, TeacherError
 from relabel_store.generate.decode import Interpolation
-from relabel_store.generate.dense import DenseClassifier, DenseKind, identity_error, make_dense
+from relabel_store.generate.dense import DenseClassifier, DenseKind, Variant, identity_error, make_dense
 from relabel_store.generate.precision import Precision
 from relabel_store.manifest import Classes, Weights
 
@@ -61,6 +61,8 @@ class TeacherFacts:
         In timm; None for a teacher that is not timm's.
     dense_kind
         ``exact``, ``per-location`` or ``unknown``.
+    dense_head
+        ``replay`` or ``linearized``: how a head that is not linear scores a cell.
     """
 
     name: str
@@ -71,6 +73,7 @@ class TeacherFacts:
     architecture: str | None = None
     tag: str | None = None
     dense_kind: str = "unknown"
+    dense_head: str = Variant.REPLAY.value
 
     def __post_init__(self) -> None:
         for what, listed in (("ids", self.classes.ids), ("names", self.classes.names)):
@@ -121,7 +124,7 @@ class TimmTeacher:
     model
         Any classifier with ``forward_features`` and ``forward_head``; it is put into eval mode.
     facts
-        ``dense_kind`` is found out here.
+        ``dense_kind`` is found out here, and ``dense_head`` is replay where that makes no difference.
 
     Raises
     ------
@@ -130,8 +133,10 @@ class TimmTeacher:
     """
 
     def __init__(self, model: nn.Module, facts: TeacherFacts) -> None:
-        self._dense: DenseClassifier = make_dense(model, input_size=facts.input.size)
-        self.facts = TeacherFacts(**{**facts.__dict__, "dense_kind": self._dense.kind.value})
+        self._dense: DenseClassifier = make_dense(
+            model, input_size=facts.input.size, variant=Variant(facts.dense_head)
+        )
+        self.facts = replace(facts, dense_kind=self._dense.kind.value, dense_head=self._dense.variant.value)
         if self._dense.num_classes != facts.num_classes:
             raise TeacherError(
                 f"teacher {facts.name!r}: {self._dense.num_classes} classes, expected {facts.num_classes}"
@@ -205,13 +210,14 @@ def check_identity(teacher: Teacher, device: torch.device) -> float | None:
     Raises
     ------
     IdentityError
-        The head is exact, and the mean of the dense logits is not the model's own logits.
+        The head is exact or linearized, and the mean of the dense logits is not the model's own logits.
     """
     facts = teacher.facts
     generator = torch.Generator().manual_seed(_PROBE_SEED)
     images = torch.randn((_PROBE_IMAGES, 3, *facts.input.size), generator=generator)
     error = teacher.identity_error(images.to(device).contiguous(memory_format=torch.channels_last))
-    if facts.dense_kind == DenseKind.EXACT.value and not (error is not None and error <= IDENTITY_TOLERANCE):
+    shall_hold = facts.dense_kind == DenseKind.EXACT.value or facts.dense_head == Variant.LINEARIZED.value
+    if shall_hold and not (error is not None and error <= IDENTITY_TOLERANCE):
         found = "an unknown number of" if error is None else f"{error:.2g}"
         raise IdentityError(
             f"teacher {facts.name!r}: mean of the dense logits is {found} standard deviations from the model's "

@@ -694,3 +694,23 @@ def test_a_build_goes_on_after_running_out_of_memory(photos: Path, tmp_path: Pat
         one, other = open_store(tmp_path / "s")[row], open_store(tmp_path / "plain")[row]
         np.testing.assert_array_equal(one.indices, other.indices)
         np.testing.assert_array_equal(one.values, other.values)
+
+
+class RollingTeacher(ColourTeacher):
+    """Puts each column one further to the right, where a mirror image does not end up."""
+
+    def dense_logits(self, images, precision):  # type: ignore[no-untyped-def]
+        return super().dense_logits(images, precision).roll(1, dims=3)
+
+
+def test_flips_are_averaged_recorded_and_may_not_change(photos: Path, tmp_path: Path):
+    options = {"teacher": RollingTeacher(), "value_step": "exact", "top_k": 6}
+    plain = make(photos, tmp_path / "plain", **options)
+    report = make(photos, tmp_path / "s", **options, share="0/3", flip=True)
+    assert report.manifest.teacher.flip
+    assert "flip" not in plain.manifest.to_dict()["teacher"]
+    with pytest.raises(SettingsChangedError, match="flip True, now False"):
+        make(photos, tmp_path / "s", **options)
+    make(photos, tmp_path / "s", **options, flip=True)
+    flipped, once = (open_store(tmp_path / name)[0].values for name in ("s", "plain"))
+    assert not np.array_equal(flipped, once)

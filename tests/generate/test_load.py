@@ -11,7 +11,7 @@ import safetensors.torch
 import timm
 import torch
 
-from relabel_store.errors import NoDenseMapError, TeacherError, UnknownTeacherError, WeightsError
+from relabel_store.errors import NoDenseMapError, OptionError, TeacherError, UnknownTeacherError, WeightsError
 from relabel_store.generate.aliases import ALIASES
 from relabel_store.generate.load import TeacherOptions, load_teacher, planned_input_size, read_class_names
 from relabel_store.generate.precision import Precision
@@ -264,3 +264,56 @@ def test_the_offline_teacher_is_imagenets_and_exact():
     assert teacher.facts.input.mean == (0.5, 0.5, 0.5)
     assert probe_grid(teacher, CPU) == (7, 7)
     assert check_identity(teacher, CPU) < 1e-5
+
+
+def test_a_class_token_is_refused_before_weights_are_fetched(monkeypatch: pytest.MonkeyPatch):
+    create = timm.create_model
+
+    def without_weights(name: str, pretrained: bool = False, **arguments: object) -> torch.nn.Module:
+        assert not pretrained, "weights are fetched"
+        return create(name, pretrained=False, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", without_weights)
+    with pytest.raises(NoDenseMapError, match=r"a class token.*near it, with a dense map: swin_tiny"):
+        load_teacher("deit_tiny_patch16_224.fb_in1k")
+    with pytest.raises(AssertionError, match="weights are fetched"):  # of one that averages
+        load_teacher("vit_base_patch16_rpn_224.sw_in1k")
+
+
+@pytest.mark.parametrize(("size", "grid"), [((192, 256), (6, 8)), (160, (5, 5))])
+def test_a_teacher_of_one_size_is_told_of_another(
+    tmp_path: Path, size: int | tuple[int, int], grid: tuple[int, int]
+):
+    name = "swin_tiny_patch4_window7_224"
+    teacher = load_teacher(
+        name, TeacherOptions(weights=save(tmp_path / "w.pth", architecture=name), input_size=size)
+    )
+    assert probe_grid(teacher, CPU) == grid
+    assert check_identity(teacher, CPU) < 1e-4
+
+
+def test_a_size_that_a_teacher_cannot_take_is_refused(tmp_path: Path):
+    name = "test_vit2"
+    weights = save(tmp_path / "w.pth", architecture=name)
+    with pytest.raises(TeacherError, match="takes no images of 161 x 160 pixels"):
+        load_teacher(name, TeacherOptions(weights=weights, input_size=(161, 160)))
+
+
+def test_a_head_is_linearized_where_that_makes_a_difference(tmp_path: Path):
+    for name, expected in (("test_convnext", "linearized"), (SMALL, "replay")):
+        weights = save(tmp_path / f"{name}.pth", architecture=name)
+        teacher = load_teacher(name, TeacherOptions(weights=weights, head="linearized"))
+        assert teacher.facts.dense_head == expected
+        assert check_identity(teacher, CPU) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "frozen"}, "head: 'frozen', expected replay or linearized"),
+        ({"input_size": (0, 3)}, "input_size"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: dict[str, object], message: str):
+    with pytest.raises(OptionError, match=message):
+        TeacherOptions(**options)

@@ -112,3 +112,27 @@ def test_halves_for_a_compiled_teacher_have_one_size_too():
     scorer = make_scorer(teacher, pad_to=4)
     assert_same(score(scorer, make_pixels(3)), score(make_scorer(ColourTeacher()), make_pixels(3)))
     assert teacher.batches == [4, 2, 2]
+
+
+class RollingTeacher(ColourTeacher):
+    """Puts each column one further to the right, where a mirror image does not end up."""
+
+    def dense_logits(self, images: Tensor, precision: Precision) -> Tensor:
+        return super().dense_logits(images, precision).roll(1, dims=3)
+
+
+@pytest.mark.parametrize("with_rest", [False, True])
+def test_a_flip_averages_the_map_of_the_mirror_image_mirrored_back(with_rest: bool):
+    teacher, pixels = RollingTeacher(), make_pixels(3)
+    scorer = Scorer(teacher, CPU, precision=Precision.FP32, k=6, with_rest=with_rest, with_flip=True)
+    kept = score(scorer, pixels)
+    for image, indices, values in zip(pixels.numpy(), kept.indices.numpy(), kept.values.numpy(), strict=True):
+        own, mirrored = (
+            teacher.dense_logits(
+                teacher.facts.input.normalize(torch.from_numpy(picture.copy())[None]), Precision.FP32
+            )[0].numpy()
+            for picture in (image, image[:, ::-1])
+        )
+        expected = (own + mirrored[:, :, ::-1]) / 2
+        np.testing.assert_allclose(values, np.take_along_axis(expected, indices, axis=0), rtol=1e-5)
+        np.testing.assert_allclose(values, -np.sort(-expected, axis=0), rtol=1e-5)

@@ -18,6 +18,7 @@ from relabel_store.generate.dense.head import (
     HEAD_FAILURES,
     Classifier,
     Head,
+    Variant,
     averaged,
     distance,
     forward_features,
@@ -26,7 +27,7 @@ from relabel_store.generate.dense.head import (
     no_map,
     require_classifier,
 )
-from relabel_store.generate.dense.kind import EXACT_TOLERANCE, DenseKind, find_kind
+from relabel_store.generate.dense.kind import EXACT_TOLERANCE, DenseKind, find_kind, require_tangent
 from relabel_store.generate.dense.layout import find_layout
 
 PROBE_SEED = 20210113
@@ -48,6 +49,8 @@ class DenseClassifier:
         Length of the class axis.
     input_size
         ``(height, width)`` in pixels of the images it takes.
+    variant
+        How the head scores a cell; always replay where `kind` is exact, because there is no difference.
     """
 
     model: nn.Module = field(repr=False)
@@ -56,6 +59,7 @@ class DenseClassifier:
     num_classes: int
     input_size: tuple[int, int]
     _head: Head = field(repr=False)
+    variant: Variant = Variant.REPLAY
 
     def logits(self, images: Tensor, *, autocast: torch.dtype | None = None) -> Tensor:
         """Return the logits of each cell.
@@ -86,10 +90,17 @@ class DenseClassifier:
             )
         with torch.no_grad():
             features = forward_features(self._head.model, images, autocast)
-            split = self._head.layout.split(features)
-            with full_float32(images.device):
-                cells = self._head.replay(split, self.num_classes)  # (n, n_rows * n_cols, num_classes)
+            cells = self._score(features)  # (n, n_rows * n_cols, num_classes)
         return cells.reshape(len(images), *self.grid, self.num_classes).movedim(-1, 1)
+
+    def _score(self, features: Tensor) -> Tensor:
+        with full_float32(features.device):
+            if self.variant is Variant.REPLAY:
+                return self._head.of_cells(self._head.layout.split(features), self.num_classes)
+            # Inference mode has no derivatives, of tensors made in it neither; leaving it switches gradients on.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                split = self._head.layout.split(features.clone())
+                return self._head.of_cells(split, self.num_classes, self.variant)
 
     def _require_images(self, images: Tensor) -> None:
         if images.ndim != 4 or tuple(images.shape[2:]) != self.input_size or images.dtype != torch.float32:
@@ -100,7 +111,9 @@ class DenseClassifier:
             )
 
 
-def make_dense(model: nn.Module, *, input_size: tuple[int, int]) -> DenseClassifier:
+def make_dense(
+    model: nn.Module, *, input_size: tuple[int, int], variant: Variant = Variant.REPLAY
+) -> DenseClassifier:
     """Return the model as a classifier of cells, or say why its head has no dense map.
 
     The model is put into eval mode and asked once with a random image; all else is asked of its head. Random
@@ -112,6 +125,8 @@ def make_dense(model: nn.Module, *, input_size: tuple[int, int]) -> DenseClassif
         Float32, on any device, with timm's ``forward_features``, ``forward_head`` and ``num_features``.
     input_size
         ``(height, width)`` of the images to come, in pixels.
+    variant
+        How a head that is not linear scores a cell.
 
     Raises
     ------
@@ -122,7 +137,8 @@ def make_dense(model: nn.Module, *, input_size: tuple[int, int]) -> DenseClassif
     NonFiniteLogitsError
         NaN or infinity in the logits of the random image.
     TeacherError
-        Parameters that are not float32.
+        Parameters that are not float32, images of a size that the model does not take, or a head that cannot be
+        linearized.
 
     Notes
     -----
@@ -143,7 +159,11 @@ def make_dense(model: nn.Module, *, input_size: tuple[int, int]) -> DenseClassif
         layout = find_layout(classifier, features, (height, width), generator)
         head = Head(classifier, layout, works_in_place=_works_in_place(classifier, features))
         kind = find_kind(head, layout.split(features), num_classes, generator)
-    return DenseClassifier(model, kind, layout.grid, num_classes, (height, width), head)
+        if kind is DenseKind.EXACT:
+            variant = Variant.REPLAY
+        elif variant is Variant.LINEARIZED:
+            require_tangent(head, layout.split(features), num_classes, generator)
+    return DenseClassifier(model, kind, layout.grid, num_classes, (height, width), head, variant)
 
 
 def identity_error(dense: DenseClassifier, images: Tensor) -> float:
@@ -178,15 +198,26 @@ def _require_float32(model: nn.Module) -> torch.device:
 def _probe_features(model: Classifier, images: Tensor) -> Tensor:
     try:
         features = forward_features(model, images.clone(), None)
+    except (torch.OutOfMemoryError, TeacherError):
+        raise
     except HEAD_FAILURES as error:
         height, width = images.shape[2:]
-        error.add_note(f"in forward_features of {name_of(model)}, image of {height} x {width} pixels")
-        raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TeacherError(
+            f"teacher {name_of(model)}: takes no images of {height} x {width} pixels ({reason}); "
+            "choose another --input-size, or leave it out"
+        ) from error
     if features.ndim not in (3, 4):
         raise no_map(
             model,
             f"features of shape {tuple(features.shape)}, expected (n, c, rows, cols), (n, rows, cols, c) or "
             "(n, tokens, c)",
+        )
+    if float(features.std(correction=0)) == 0:
+        height, width = images.shape[2:]
+        raise TeacherError(
+            f"teacher {name_of(model)}: sees nothing in images of {height} x {width} pixels, all its features are "
+            "equal; choose a larger --input-size, or look at its weights"
         )
     return features
 

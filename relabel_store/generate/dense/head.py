@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import math
+import warnings
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,16 @@ class Classifier(Protocol):
         """Return the logits of features."""
 
 
+class Variant(enum.StrEnum):
+    """How a head that is not linear scores a single cell. Of a linear one both are the same."""
+
+    REPLAY = "replay"
+    """As if every cell of the image were this one: the head, on the cell alone."""
+    LINEARIZED = "linearized"
+    """As a small change of the image's average: the head's tangent at the average, followed to the cell. The mean
+    over the cells is the model's own logits again."""
+
+
 @dataclass(frozen=True)
 class Head:
     """The model's head as a function of features, in float32."""
@@ -51,19 +63,34 @@ class Head:
         joined = self.layout.join(features)
         return head_logits(self.model, joined.clone() if self.works_in_place else joined)
 
-    def replay(self, features: Features, num_classes: int) -> Tensor:
-        """Return the logits of each cell taken alone: float32, ``(n, n_cells, num_classes)``."""
+    def of_cells(self, features: Features, num_classes: int, variant: Variant = Variant.REPLAY) -> Tensor:
+        """Return the logits of each cell: float32, ``(n, n_cells, num_classes)``."""
         n, n_cells, width = features.cells.shape
         cells = features.cells.reshape(n * n_cells, 1, width)
+        means = features.mean_cell().cells
         out = cells.new_empty((n * n_cells, num_classes))
         for start in range(0, n * n_cells, REPLAY_CELLS):
             part = cells[start : start + REPLAY_CELLS]
             image = torch.arange(start, start + len(part), device=cells.device) // n_cells
-            alone = self.logits(Features(features.prefix[image], part, (1, 1)))
+            prefix = features.prefix[image]
+            if variant is Variant.REPLAY:
+                alone = self.logits(Features(prefix, part, (1, 1)))
+            else:
+                alone = self._from_mean(prefix, means[image], part)
             if alone.shape != (len(part), num_classes):
                 raise ValueError(f"shape {tuple(alone.shape)} for {len(part)} cells")
             out[start : start + len(part)] = alone
         return out.reshape(n, n_cells, num_classes)
+
+    def _from_mean(self, prefix: Tensor, means: Tensor, cells: Tensor) -> Tensor:
+        """Return logits at the means, and what their derivative makes of the way from there to the cells."""
+        jvp: Any = torch.func.jvp
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what PyTorch itself imports for it
+            logits, change = jvp(
+                lambda one_cell: self.logits(Features(prefix, one_cell, (1, 1))), (means,), (cells - means,)
+            )
+        return cast(Tensor, logits + change)
 
 
 def require_classifier(model: nn.Module) -> Classifier:

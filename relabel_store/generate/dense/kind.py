@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from relabel_store.errors import TeacherError
 from relabel_store.generate.dense.features import Features
-from relabel_store.generate.dense.head import HEAD_FAILURES, Head, distance, no_map
+from relabel_store.generate.dense.head import HEAD_FAILURES, Head, Variant, distance, name_of, no_map
 
 # Of the logits' standard deviation. Linear heads stay under 1e-5 on noisy features, the least bent one that
 # timm has is off by more than 1e-2.
@@ -48,7 +48,7 @@ def find_kind(head: Head, features: Features, num_classes: int, generator: torch
     _require_cells_matter(head, features, generator)
     noisy = _with_noise(features, generator)
     logits = _ask(head, "a noisy feature map", lambda: head.logits(noisy))
-    replayed = _ask(head, "a single cell", lambda: head.replay(noisy, num_classes))
+    replayed = _ask(head, "a single cell", lambda: head.of_cells(noisy, num_classes))
     if distance(replayed.mean(dim=1), logits) < EXACT_TOLERANCE:
         return DenseKind.EXACT
     if distance(head.logits(noisy.mean_cell()), logits) < EXACT_TOLERANCE:
@@ -144,6 +144,29 @@ def _sees_only_an_average(head: Head, features: Features, others: Features) -> b
         if distance(swapped, logits) < EXACT_TOLERANCE:
             return True
     return False
+
+
+def require_tangent(head: Head, features: Features, num_classes: int, generator: torch.Generator) -> None:
+    """Check that following a head's tangent from the average gives the head's logits in the mean.
+
+    Raises
+    ------
+    TeacherError
+        It does not, as of heads that bend each cell before they average, or the head has no derivative.
+    """
+    noisy = _with_noise(_for_tests(features), generator)
+    try:
+        found = head.of_cells(noisy, num_classes, Variant.LINEARIZED).mean(dim=1)
+    except (NotImplementedError, *HEAD_FAILURES) as error:
+        raise TeacherError(
+            f"teacher {name_of(head.model)}: its head cannot be linearized ({error}); use --head replay"
+        ) from error
+    error_found = distance(found, head.logits(noisy))
+    if error_found > EXACT_TOLERANCE:
+        raise TeacherError(
+            f"teacher {name_of(head.model)}: the mean of its linearized head is {error_found:.2g} standard deviations "
+            "from its logits, because the head works on cells before it averages them; use --head replay"
+        )
 
 
 class _AverageTap(TorchFunctionMode):
