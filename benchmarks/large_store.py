@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 from machine import describe_machine
 
-from relabel_store.store import writer as writer_module
+from relabel_store.manifest import Manifest
+from relabel_store.store import zarr_v1
+from relabel_store.store.arrays import Array, ArraySpec
 from relabel_store.store.writer import StoreWriter
-from relabel_store.store.zarr_v1 import Array, ArraySpec
 from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples
 
 MEASURE = """
@@ -107,7 +108,7 @@ def write(path: Path, ids: list[str]) -> None:
 
     Random maps compress badly and slowly, which would measure nothing here but the compressor.
     """
-    writer_module.encode_shard = cache_by_size(writer_module.encode_shard)
+    zarr_v1.encode_shard = cache_by_size(zarr_v1.encode_shard)
     manifest = make_manifest(len(ids), grid=(15, 15), k=5, num_classes=1000, shard_rows=4096, chunk_rows=256)
     part = replace(manifest, num_samples=4096, images=replace(manifest.images, count=4096))
     maps = make_label_maps(np.random.default_rng(0), part)
@@ -124,14 +125,16 @@ def write(path: Path, ids: list[str]) -> None:
     print(f"completed in {time.perf_counter() - started:.1f} s")
 
 
-def cache_by_size(encode: Callable[[ArraySpec, Array], bytes]) -> Callable[[ArraySpec, Array], bytes]:
+def cache_by_size(
+    encode: Callable[[ArraySpec, Manifest, Array], bytes],
+) -> Callable[[ArraySpec, Manifest, Array], bytes]:
     """Return an encoder that answers the same for every part of one size."""
     known: dict[tuple[str, int], bytes] = {}
 
-    def cached(array: ArraySpec, rows: Array) -> bytes:
+    def cached(array: ArraySpec, manifest: Manifest, rows: Array) -> bytes:
         key = array.name, len(rows)
         if key not in known:
-            known[key] = encode(array, rows)
+            known[key] = encode(array, manifest, rows)
         return known[key]
 
     return cached

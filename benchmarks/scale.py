@@ -32,7 +32,8 @@ from relabel_store.generate.resume import require_same_images
 from relabel_store.inspect.status import status_of
 from relabel_store.manifest import Manifest
 from relabel_store.sample_ids import digest_of_ids
-from relabel_store.store import writer as writer_module
+from relabel_store.store import zarr_v1
+from relabel_store.store.arrays import Array, ArraySpec
 from relabel_store.store.reader import open_store
 from relabel_store.store.samples import (
     FACTS_SCHEMA,
@@ -41,9 +42,9 @@ from relabel_store.store.samples import (
     from_parquet,
     planned_samples,
     to_parquet,
+    with_facts,
 )
 from relabel_store.store.writer import StoreWriter
-from relabel_store.store.zarr_v1 import Array, ArraySpec
 from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples
 
 _PART_ROWS = 16
@@ -79,7 +80,7 @@ def peak_mb() -> float:
 
 def write_parts(path: Path, parts: int, step: Step) -> None:
     """Begin a store and write all of its parts."""
-    writer_module.encode_shard = encode_once(writer_module.encode_shard)
+    zarr_v1.encode_shard = encode_once(zarr_v1.encode_shard)
     manifest = parts_manifest(parts)
     one = replace(manifest, num_samples=_PART_ROWS, images=replace(manifest.images, count=_PART_ROWS))
     labels = make_part(one, make_label_maps(np.random.default_rng(0), one), 0)
@@ -206,9 +207,7 @@ def merge_facts(path: Path, rows: int, step: Step) -> None:  # noqa: ARG001
     writer = StoreWriter.resume(path)
     facts = {part: facts_of(writer.manifest, part) for part in range(writer.manifest.num_parts)}
     with step.timed("merge facts"):
-        merged = writer_module.sample_tables.with_facts(
-            writer.samples, facts, writer.manifest.layout.shard_rows
-        )
+        merged = with_facts(writer.samples, facts, writer.manifest.layout.shard_rows)
     with step.timed("encode the sample table"):
         data = to_parquet(merged)
     step.found["samples.parquet, MB"] = len(data) / 1e6
@@ -267,12 +266,18 @@ def facts_of(manifest: Manifest, part: int) -> pa.Table:
     return pa.table(columns).cast(FACTS_SCHEMA)
 
 
-def encode_once(encode: Callable[[ArraySpec, Array], bytes]) -> Callable[[ArraySpec, Array], bytes]:
+def encode_once(
+    encode: Callable[[ArraySpec, Manifest, Array], bytes],
+) -> Callable[[ArraySpec, Manifest, Array], bytes]:
     """Return an encoder that compresses one part of each array: its time is the compressor's."""
     known: dict[str, bytes] = {}
 
-    def encoded(array: ArraySpec, rows: Array) -> bytes:
-        return known[array.name] if array.name in known else known.setdefault(array.name, encode(array, rows))
+    def encoded(array: ArraySpec, manifest: Manifest, rows: Array) -> bytes:
+        return (
+            known[array.name]
+            if array.name in known
+            else known.setdefault(array.name, encode(array, manifest, rows))
+        )
 
     return encoded
 

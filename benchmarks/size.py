@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from relabel_store import open_store
 from relabel_store.labels.topk import sort_ranks
 from relabel_store.labels.values import ValueStep
-from relabel_store.store.zarr_v1 import array_specs, encode_shard
+from relabel_store.store.arrays import array_specs
+from relabel_store.store.zarr_v1 import encode_shard
 from relabel_store.testing import make_manifest
 
 ORDERS = {
@@ -106,7 +107,10 @@ def shard_sizes(step: float | str, indices: NDArray[np.uint16], values: NDArray[
         chunk_rows=256,
     )
     specs = array_specs(manifest)
-    return [len(encode_shard(specs["indices"], indices)), len(encode_shard(specs["values"], values))]
+    return [
+        len(encode_shard(specs["indices"], manifest, indices)),
+        len(encode_shard(specs["values"], manifest, values)),
+    ]
 
 
 def measure(

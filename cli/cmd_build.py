@@ -91,6 +91,11 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--shard-rows", type=click.IntRange(1), default=4096, show_default=True, help="Images a shard and part."
 )
+@click.option(
+    "--encoding",
+    type=click.Choice(["zarr", "parquet"]),
+    help="How the store lies in files.  [default: parquet where --out ends in .parquet, else zarr]",
+)
 @click.option("--limit", type=click.IntRange(1), help="Label only so many images, spread evenly over all.")
 @click.option(
     "--on-bad-image",

@@ -38,12 +38,26 @@ class AbsentRule(StrEnum):
     REST = "rest"  # the classes not kept share the stored log-sum-exp evenly
 
 
+class Compression(StrEnum):
+    """How hard a writer tries to make files small."""
+
+    SMALL = "small"
+    """For builds, whose teacher is slower than the compressor."""
+    FAST = "fast"
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How the arrays lie on disk."""
 
     name: str = spec.ENCODING_ZARR
-    version: str = spec.ENCODING_VERSION
+    version: str = spec.ENCODING_VERSIONS[spec.ENCODING_ZARR]
+    compression: Compression = field(default=Compression.SMALL, metadata=OMITTED_BY_DEFAULT)
+
+    @classmethod
+    def of(cls, name: str, compression: Compression = Compression.SMALL) -> Encoding:
+        """Return an encoding in the version that this release writes."""
+        return cls(name, spec.ENCODING_VERSIONS[name], compression)
 
 
 @dataclass(frozen=True)
@@ -313,12 +327,13 @@ def _require_readable_version(document: Mapping[str, Any]) -> None:
     encoding = document.get("encoding")
     if not isinstance(encoding, Mapping) or not isinstance(encoding.get("version"), str):
         raise ManifestError(f"manifest: encoding is {encoding!r}, expected a name and a version")
-    if encoding.get("name") != spec.ENCODING_ZARR:
+    name = encoding.get("name")
+    if not isinstance(name, str) or name not in spec.ENCODING_VERSIONS:
         raise UnknownEncodingError(
-            f"encoding {encoding.get('name')!r}: this release knows {spec.ENCODING_ZARR!r}; "
+            f"encoding {name!r}: this release knows {' and '.join(map(repr, spec.ENCODING_VERSIONS))}; "
             "a later release of relabel-store may read it"
         )
-    _require_major(f"encoding {encoding['name']!r}", encoding["version"], spec.ENCODING_VERSION)
+    _require_major(f"encoding {name!r}", encoding["version"], spec.ENCODING_VERSIONS[name])
 
 
 def _require_major(what: str, found: str, ours: str) -> None:

@@ -19,6 +19,7 @@ from relabel_store.manifest import (
     BuildInfo,
     Classes,
     Dense,
+    Encoding,
     Geometry,
     ImagesInfo,
     LabelSpec,
@@ -48,6 +49,7 @@ def make_manifest(
     absent: AbsentRule = AbsentRule.ZERO,
     shard_rows: int = 4,
     chunk_rows: int = 2,
+    encoding: str = spec.ENCODING_ZARR,
 ) -> Manifest:
     """Return the manifest of a store that is being built."""
     names = ["cat", "dog", *(f"thing {index}" for index in range(2, num_classes))][:num_classes]
@@ -72,6 +74,7 @@ def make_manifest(
         images=ImagesInfo("made-up", "class-folders", n, digest_of(canonical_json({"n": n})), "sample-id"),
         layout=Layout(shard_rows, chunk_rows),
         build=BuildInfo(batch_size=2, threads=1),
+        encoding=Encoding.of(encoding),
     )
 
 

@@ -21,6 +21,7 @@ from relabel_store.manifest import (
     SCHEMA,
     AbsentRule,
     Classes,
+    Compression,
     Layout,
     Manifest,
     State,
@@ -298,9 +299,10 @@ def test_fields_of_later_minor_versions_are_allowed(target: type, part: Mapping[
     [
         (("state",), [state.value for state in State]),
         (("label_map", "absent"), [rule.value for rule in AbsentRule]),
-        (("encoding", "name"), [spec.ENCODING_ZARR]),
+        (("encoding", "name"), list(spec.ENCODING_VERSIONS)),
+        (("encoding", "compression"), [compression.value for compression in Compression]),
     ],
-    ids=["state", "absent", "encoding"],
+    ids=["state", "absent", "encoding", "compression"],
 )
 def test_the_choices_of_the_schema_are_those_of_the_code(path: tuple[str, ...], choices: list[str]) -> None:
     part = load_schema(SCHEMA)
@@ -317,4 +319,4 @@ def test_the_axes_of_the_schema_are_those_of_the_code() -> None:
 def test_what_is_written_is_of_the_current_version() -> None:
     document = make_manifest().to_dict()
     assert document["format_version"] == spec.FORMAT_VERSION
-    assert document["encoding"] == {"name": spec.ENCODING_ZARR, "version": spec.ENCODING_VERSION}
+    assert document["encoding"] == {"name": "zarr", "version": "1.0"}

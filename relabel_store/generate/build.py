@@ -46,6 +46,7 @@ from relabel_store.manifest import (
     AbsentRule,
     BuildInfo,
     Dense,
+    Encoding,
     Geometry,
     ImagesInfo,
     LabelSpec,
@@ -54,6 +55,7 @@ from relabel_store.manifest import (
     TeacherInfo,
 )
 from relabel_store.sample_ids import digest_of_ids
+from relabel_store.store.encodings import encoding_named_by
 from relabel_store.store.files import StoreFiles
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.location import open_files
@@ -108,6 +110,8 @@ class BuildOptions:
         Compile the teacher's features.
     flip
         Average each map with that of the mirror image, mirrored back.
+    encoding
+        How the store lies in files, ``zarr`` or ``parquet``; None asks the end of its name.
     limit
         Label only so many images, spread evenly over all of them.
     ray_address, ray_workers
@@ -128,6 +132,7 @@ class BuildOptions:
     workers: int | None = None
     compile: bool = False
     flip: bool = False
+    encoding: str | None = None
     shard_rows: int = spec.SHARD_ROWS
     limit: int | None = None
     on_bad_image: OnBadImage = OnBadImage.RECORD
@@ -155,6 +160,8 @@ class BuildOptions:
         ):
             if text is not None and not _is_utf8(text):
                 raise OptionError(f"{name}: {text!r}, expected text that is UTF-8")
+        if self.encoding is not None and self.encoding not in spec.ENCODING_VERSIONS:
+            raise OptionError(f"encoding: {self.encoding!r}, expected {' or '.join(spec.ENCODING_VERSIONS)}")
         if self.shard_rows > spec.CHUNK_ROWS and self.shard_rows % spec.CHUNK_ROWS:
             raise OptionError(
                 f"shard_rows: {self.shard_rows}, expected a multiple of {spec.CHUNK_ROWS}, the rows of a chunk, "
@@ -231,6 +238,7 @@ def build(
     workers: int | None = None,
     compile: bool = False,  # noqa: A002 - the option's name
     flip: bool = False,
+    encoding: str | None = None,
     shard_rows: int = spec.SHARD_ROWS,
     limit: int | None = None,
     on_bad_image: str = "record",
@@ -264,6 +272,8 @@ def build(
         ``"fp32"``, ``"bf16"`` or ``"fp16"``; None is bf16 on a GPU that has it, fp32 elsewhere.
     flip
         Average each map with that of the mirror image, mirrored back, before the best classes are chosen.
+    encoding
+        ``"zarr"`` or ``"parquet"``; None is Parquet where `out` ends in ``.parquet``, else Zarr.
     limit
         Label only so many images, spread evenly over all of them.
     on_bad_image
@@ -316,6 +326,7 @@ def build(
         workers=workers,
         compile=compile,
         flip=flip,
+        encoding=encoding,
         shard_rows=shard_rows,
         limit=limit,
         on_bad_image=OnBadImage(on_bad_image),
@@ -598,6 +609,7 @@ class _Build:
                 source.name, source.kind, len(source), digest_of_ids(source.sample_ids), source.order
             ),
             layout=Layout(shard_rows=min(options.shard_rows, whole_chunks), chunk_rows=chunk_rows),
+            encoding=Encoding.of(options.encoding or encoding_named_by(self.files.location)),
             build=BuildInfo(
                 batch_size=options.batch_size or self._best_batch_size(teacher, device, precision),
                 threads=torch.get_num_threads(),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from relabel_store.generate.batches import Batch, decoded_batches
@@ -16,9 +17,9 @@ from relabel_store.generate.images import ImageSource
 from relabel_store.generate.part import PartLabeller, Scores, UnencodedPart
 from relabel_store.generate.profile import Profile, Stage
 from relabel_store.manifest import AbsentRule, Manifest
+from relabel_store.store.encodings import encoding_of
 from relabel_store.store.estimate import estimated_size_bytes
-from relabel_store.store.writer import PartLabels, StoreWriter
-from relabel_store.store.zarr_v1 import array_specs, encode_shard
+from relabel_store.store.writer import StoreWriter, encode_part
 
 TIMED_BATCHES = 3  # after one that warms up
 
@@ -118,7 +119,7 @@ def make_forecast(
     manifest = writer.manifest
     rows = sum(len(manifest.rows_of_part(part)) for part in parts)
     batches, scores = _label(labeller, source, device, workers)
-    encoded_row_bytes, encode_s = _encode(labeller, manifest, batches, scores)
+    encoded_row_bytes, encode_s = _encode(labeller, writer, batches, scores)
     seconds = paces(labeller.profile, encode_s)
     limit = max(seconds, key=lambda stage: seconds[stage])
     store_bytes = estimated_size_bytes(manifest, writer.samples, encoded_row_bytes)
@@ -164,29 +165,24 @@ def _label(
 
 
 def _encode(
-    labeller: PartLabeller, manifest: Manifest, batches: Sequence[Batch], scores: Sequence[Scores]
+    labeller: PartLabeller, writer: StoreWriter, batches: Sequence[Batch], scores: Sequence[Scores]
 ) -> tuple[float, float]:
     """Encode what was labelled; return bytes and seconds a row, without what a part costs whatever its length."""
+    manifest = writer.manifest
+    overhead = encoding_of(manifest).part_overhead(manifest)
 
     def encode(count: int) -> tuple[int, int, float]:
         started = time.perf_counter()
         some = [facts for batch in batches[:count] for facts in batch.facts]
         labels = labeller.encode(UnencodedPart(0, list(scores[:count]), some))
-        return len(some), sum(map(len, _shards(manifest, labels))), time.perf_counter() - started
+        # Of fewer images than three batches take, some were labelled twice.
+        samples = writer.samples.take(np.arange(len(some)) % len(writer.samples))
+        files = encode_part(manifest, 0, labels, samples)
+        return len(some), sum(map(len, files.values())) - overhead, time.perf_counter() - started
 
     few, _, few_s = encode(1)
     many, size_bytes, many_s = encode(len(batches))
     return size_bytes / many, max(many_s - few_s, 0.0) / (many - few)
-
-
-def _shards(manifest: Manifest, labels: PartLabels) -> list[bytes]:
-    arrays = {"indices": labels.indices, "values": labels.values, "rest": labels.rest}
-    shards = []
-    for name, array in array_specs(manifest).items():
-        rows = arrays[name]
-        assert rows is not None
-        shards.append(encode_shard(array, rows))
-    return shards
 
 
 def paces(profile: Profile, encode_s: float) -> dict[Stage, float]:

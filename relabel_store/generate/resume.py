@@ -83,6 +83,7 @@ def _compared(found: Manifest, wanted: Manifest) -> Iterator[tuple[str, Any, Any
         yield field.replace("_", " "), getattr(found.label_map, field), getattr(wanted.label_map, field)
     yield "rows a shard", found.layout.shard_rows, wanted.layout.shard_rows
     yield "rows a chunk", found.layout.chunk_rows, wanted.layout.chunk_rows
+    yield "encoding", found.encoding.name, wanted.encoding.name
     for field in ("name", "licence", "citation"):
         yield f"{field} of the labels", getattr(found, field), getattr(wanted, field)
 

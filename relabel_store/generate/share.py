@@ -14,6 +14,7 @@ from pathlib import Path
 from relabel_store import spec
 from relabel_store.errors import StoreBusyError
 from relabel_store.store.locks import hold_lock
+from relabel_store.store.writer import is_store
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def hold_share(store: Path | None, share: Share) -> Iterator[None]:
 def _remove_what_nobody_needs(store: Path, created: bool) -> None:
     if (store / spec.COMPLETE_FILE).exists():
         shutil.rmtree(store / spec.RUNNING_DIR, ignore_errors=True)
-    elif created and not (store / spec.GROUP_FILE).exists():
+    elif created and not is_store(store):
         # Nothing was begun: leave no empty directory behind for a teacher that could not be loaded.
         # Unless another share has come in meanwhile, which may well begin the store.
         with contextlib.suppress(OSError, StoreBusyError), hold_lock(store / spec.RUNNING_DIR / "build.lock"):

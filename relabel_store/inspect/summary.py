@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from relabel_store import spec
 from relabel_store.inspect.areas import ClassArea, class_areas
 from relabel_store.manifest import Manifest
 from relabel_store.store.encoded import EncodedStore
+from relabel_store.store.encodings import encoding_of
 
 _LISTED_CLASSES = 5
 
@@ -30,9 +31,10 @@ class StoreSummary:
     Parameters
     ----------
     size_bytes
-        Of each array, of the sample table and of everything, in the parts that are finished.
+        Of each array, or of the files that hold arrays and samples, in the parts that are finished; and of everything.
     bytes_per_sample
-        Of ``indices`` and ``values`` (and ``rest``), over the samples of the finished parts.
+        Of ``indices`` and ``values`` (and ``rest``), or of the files that hold them with the samples, over the samples
+        of the finished parts.
     most_frequent, least_frequent
         Classes by the number of cells they win; empty while the store is being built.
     """
@@ -56,6 +58,9 @@ class StoreSummary:
         for name in ("most_frequent", "least_frequent"):
             fields[name] = [asdict(frequency) for frequency in fields[name]]
         return {**fields, "manifest": self.manifest.to_dict()}
+
+
+WITH_SAMPLES = "maps with samples"  # what the files of an encoding hold that keeps both in one
 
 
 def summarize(store: EncodedStore) -> StoreSummary:
@@ -82,12 +87,12 @@ def summarize(store: EncodedStore) -> StoreSummary:
 
 
 def _size_of_arrays(store: EncodedStore) -> dict[str, int]:
-    sizes: dict[str, int] = {}
+    encoding, sizes = encoding_of(store.manifest), Counter[str]()
     for record in store.parts.values():
+        array_of = encoding.files_of_part(store.manifest, record.part)
         for name, entry in record.files.items():
-            array = name.split("/")[0]
-            sizes[array] = sizes.get(array, 0) + entry.size_bytes
-    return {name: sizes[name] for name in (spec.INDICES, spec.VALUES, spec.REST) if name in sizes}
+            sizes[array_of.get(name) or WITH_SAMPLES] += entry.size_bytes
+    return dict(sizes)
 
 
 def _total_size(store: EncodedStore) -> int:

@@ -29,14 +29,14 @@ from relabel_store.errors import (
     UnfinishedStoreError,
 )
 from relabel_store.manifest import Manifest
+from relabel_store.store.arrays import Arrays, array_specs
 from relabel_store.store.decoded import DecodedStore, StoreFacts, for_each_part
 from relabel_store.store.encoded import EncodedStore
 from relabel_store.store.local_files import sync_directory, sync_file
 from relabel_store.store.location import is_url
 from relabel_store.store.locks import hold_lock
-from relabel_store.store.reader import Arrays, open_store
+from relabel_store.store.reader import open_store
 from relabel_store.store.samples import SCHEMA
-from relabel_store.store.zarr_v1 import array_specs
 
 log = logging.getLogger(__name__)
 
@@ -290,9 +290,7 @@ def _write_entry(store: EncodedStore, directory: Path) -> None:
     def copy(part: int) -> None:
         rows = store.manifest.rows_of_part(part)
         if not hasattr(own, "room"):
-            own.room = {
-                name: np.empty((spec.shard_rows, *spec.shape[1:]), spec.dtype) for name, spec in specs.items()
-            }
+            own.room = {name: spec.empty(store.manifest.layout.shard_rows) for name, spec in specs.items()}
         found = {name: array[: len(rows)] for name, array in own.room.items()}
         store.decode_part(part, found)
         for name, writer in writers.items():

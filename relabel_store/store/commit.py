@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping
 from relabel_store import spec
 from relabel_store.errors import DamagedFileError
 from relabel_store.manifest import Manifest
+from relabel_store.store.complete import read_completion
+from relabel_store.store.encodings import encoding_of
 from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.journal import PartRecord, facts_path, is_part_of, read_record, record_path
 
@@ -54,11 +56,22 @@ def commit_part(
     contested = {name: data for name, data in contents.items() if not _create_same(files, name, data)}
     aside = _lay_aside(files, record.part, contested)
     winner = _create_record(files, manifest, record)
+    finished = _record_of_finished(files, record.part) if encoding_of(manifest).is_self_contained else None
+    if finished is not None and finished != winner:
+        # The journal goes when such a store is finished, and so our record found its place free. What stands is what
+        # the store was finished with.
+        files.remove([record_path(record.part)])
+        winner = finished
     if winner == record:
         for name, data in contested.items():
             files.write(name, data)
     files.remove(aside)
     return winner
+
+
+def _record_of_finished(files: StoreFiles, part: int) -> PartRecord | None:
+    completion = read_completion(files)
+    return None if completion is None else completion.parts.get(part)
 
 
 def read_part(files: StoreFiles, manifest: Manifest, part: int) -> PartRecord | None:

@@ -19,6 +19,7 @@ class Completion:
 
     files: Mapping[str, FileEntry]
     parts: Mapping[int, PartRecord]
+    manifest: Mapping[str, Any] | None = None  # where the encoding has no file of its own for it
     recorded_digest: str | None = field(default=None, compare=False)  # of a later minor version, say
 
     @property
@@ -27,13 +28,14 @@ class Completion:
         return self.recorded_digest or str(self._document()["digest"])
 
     def _document(self) -> dict[str, Any]:
-        return with_digest(
-            {
-                "format_version": spec.FORMAT_VERSION,
-                "files": {name: entry.to_json() for name, entry in self.files.items()},
-                "parts": [self.parts[part].to_json() for part in sorted(self.parts)],
-            }
-        )
+        document: dict[str, Any] = {
+            "format_version": spec.FORMAT_VERSION,
+            "files": {name: entry.to_json() for name, entry in self.files.items()},
+            "parts": [self.parts[part].to_json() for part in sorted(self.parts)],
+        }
+        if self.manifest is not None:
+            document["manifest"] = dict(self.manifest)
+        return with_digest(document)
 
     def to_bytes(self) -> bytes:
         """Return the file."""
@@ -58,6 +60,9 @@ class Completion:
                 )
             files = {str(name): FileEntry.from_json(entry) for name, entry in document["files"].items()}
             parts = [PartRecord.from_json(part) for part in document["parts"]]
+            manifest = document.get("manifest")
+            if not isinstance(manifest, Mapping | None):
+                raise TypeError(f"manifest is {type(manifest).__name__}")
         except (DamagedFileError, UnsupportedVersionError):
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -65,7 +70,7 @@ class Completion:
                 f"store file {name!r}: {len(data)} bytes that are no completion record ({error}); "
                 "restore it from a copy"
             ) from error
-        return cls(files=files, parts={part.part: part for part in parts}, recorded_digest=document["digest"])
+        return cls(files, {part.part: part for part in parts}, manifest, recorded_digest=document["digest"])
 
 
 def _require_readable_version(document: Any) -> None:

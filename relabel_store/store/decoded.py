@@ -13,10 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from relabel_store.manifest import Manifest
+from relabel_store.store.arrays import Arrays, array_specs
 from relabel_store.store.encoded import EncodedStore
-from relabel_store.store.reader import Arrays, LabelStore
+from relabel_store.store.reader import LabelStore
 from relabel_store.store.samples import SampleIndex
-from relabel_store.store.zarr_v1 import array_specs
 
 _REQUESTS = 16  # with 18 MB of room each, at 15x15x5
 
@@ -93,9 +93,7 @@ class DecodedStore(LabelStore):
 
 def load_store(store: EncodedStore) -> DecodedStore:
     """Return a store wholly in memory."""
-    arrays: Arrays = {
-        name: np.empty(array.shape, array.dtype) for name, array in array_specs(store.manifest).items()
-    }
+    arrays: Arrays = {name: array.empty(len(store)) for name, array in array_specs(store.manifest).items()}
 
     def decode(part: int) -> None:
         rows = store.manifest.rows_of_part(part)

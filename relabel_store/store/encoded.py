@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ from relabel_store import spec
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError
 from relabel_store.manifest import Manifest
 from relabel_store.store import samples as sample_tables
+from relabel_store.store.arrays import Arrays, array_specs
 from relabel_store.store.complete import Completion, read_completion
+from relabel_store.store.encodings import ENCODINGS, encoding_of, read_manifest
 from relabel_store.store.files import (
     FileEntry,
     StoreFiles,
@@ -27,9 +29,8 @@ from relabel_store.store.files import (
     require_same,
 )
 from relabel_store.store.journal import PartRecord, facts_path, is_part_of, read_journal
-from relabel_store.store.reader import Arrays, LabelStore
+from relabel_store.store.reader import LabelStore
 from relabel_store.store.samples import SampleIndex
-from relabel_store.store.zarr_v1 import Array, ZarrArrays, manifest_of_group
 
 _HELD_BYTES = 128 * 1024**2  # of shards that came over a network: ten parts of 4,096 maps at 15x15x5
 _CACHED_CHUNKS = 8  # 8 x 1.1 MiB at 15x15x5: row-by-row reading in order decodes each chunk once
@@ -41,15 +42,17 @@ class EncodedStore(LabelStore):
     def __init__(self, files: StoreFiles) -> None:
         self.files = files
         self._completion = read_completion(files)
-        self.manifest = _read_manifest(files, self._completion)
+        self.manifest = _require_manifest(files, self._completion)
         if self._completion is not None:
             _require_all_parts(self._completion, self.manifest)
-        self._arrays = ZarrArrays(
+        self._encoding = encoding_of(self.manifest)
+        self._specs = array_specs(self.manifest)
+        self._shards = self._encoding.open_shards(
             files, self.manifest, None if self._completion is None else self._completion.files
         )
         self._lock = threading.RLock()
         self._verified: set[str] = set()
-        self._chunks: OrderedDict[int, dict[str, Array]] = OrderedDict()
+        self._chunks: OrderedDict[int, Arrays] = OrderedDict()
         self._held: OrderedDict[str, bytes] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[EncodedStore], tuple[StoreFiles]]:
@@ -92,6 +95,12 @@ class EncodedStore(LabelStore):
     @cached_property
     def samples(self) -> pa.Table:
         """The sample table, as `LabelStore.samples` describes it."""
+        if self._are_samples_in_parts:
+            pieces = [
+                self._shards.read_samples(part, partial(self._sound_file, part))
+                for part in sorted(self.parts)
+            ]
+            return pa.concat_tables(pieces).combine_chunks()
         samples = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA)
         if self._completion is None:
             facts = self._read_facts()
@@ -101,7 +110,7 @@ class EncodedStore(LabelStore):
     @cached_property
     def _samples_file(self) -> Path | bytes:
         """The file of the sample table, checked once; its bytes where there is no such file on this host."""
-        name = spec.SAMPLES_FILE
+        name = self._encoding.samples_file
         entry = None if self._completion is None else entry_of(self._completion.files, name)
         if self.files.path is None:
             return self.files.read(name) if entry is None else read_verified(self.files, name, entry)
@@ -122,8 +131,14 @@ class EncodedStore(LabelStore):
             )
         return facts
 
+    @property
+    def _are_samples_in_parts(self) -> bool:
+        return self._encoding.is_self_contained and self._completion is not None
+
     @cached_property
     def _index(self) -> SampleIndex:
+        if self._are_samples_in_parts:
+            return SampleIndex(self.samples["sample_id"])
         ids = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA, ["sample_id"])
         return SampleIndex(ids["sample_id"])
 
@@ -157,71 +172,62 @@ class EncodedStore(LabelStore):
         DamagedFileError
             It is not what was written.
         """
-        for name, rows in into.items():
-            self._arrays.read_shard(name, part, self._shard(name, part), rows)
+        self._shards.read_part(part, partial(self._read_file, part), into)
 
     def _gather(self, rows: NDArray[np.int64]) -> Arrays:
         chunk_rows = self.manifest.layout.chunk_rows
-        arrays: Arrays = {
-            name: np.empty((len(rows), *array.shape[1:]), array.dtype)
-            for name, array in self._arrays.specs.items()
-        }
+        arrays = {name: array.empty(len(rows)) for name, array in self._specs.items()}
         for chunk, at in _group(rows // chunk_rows):
             decoded = self._read_chunk(chunk)
             for name, array in arrays.items():
                 array[at] = decoded[name][rows[at] - chunk * chunk_rows]
         return arrays
 
-    def _read_chunk(self, chunk: int) -> dict[str, Array]:
+    def _read_chunk(self, chunk: int) -> Arrays:
         with self._lock:
             if chunk in self._chunks:
                 self._chunks.move_to_end(chunk)
                 return self._chunks[chunk]
-            decoded = {name: self._decode(name, chunk) for name in self._arrays.specs}
+            decoded = self._decode(chunk)
             self._chunks[chunk] = decoded
             if len(self._chunks) > _CACHED_CHUNKS:
                 self._chunks.popitem(last=False)
             return decoded
 
-    def _decode(self, name: str, chunk: int) -> Array:
+    def _decode(self, chunk: int) -> Arrays:
         layout = self.manifest.layout
         start = chunk * layout.chunk_rows
         rows, part = range(start, min(start + layout.chunk_rows, len(self))), start // layout.shard_rows
-        if self.files.path is None:
-            return self._arrays.read_from(name, rows, self._held_shard(name, part))
-        self._require_sound_shard(name, part)
-        return self._arrays.read(name, rows)
+        return self._shards.read_rows(part, rows, partial(self._sound_file, part))
 
-    def _held_shard(self, name: str, part: int) -> bytes:
-        """Return a shard that is not on this host; those asked for last stay in memory.
+    def _sound_file(self, part: int, name: str) -> Path | bytes:
+        """Return a file of a part, checked once: its path, or its bytes where this host has no such file.
 
-        Whole, although a chunk would do: only then there is a digest to check it with.
+        Whole, although a chunk would do: only then there is a digest to check it with. Those asked for last stay
+        in memory.
         """
-        key = f"{name}/{part}"
-        data = self._held.pop(key, None) or self._shard(name, part)
-        self._held[key] = data
-        while len(self._held) > 1 and sum(map(len, self._held.values())) > _HELD_BYTES:
-            self._held.popitem(last=False)
-        return data
+        with self._lock:
+            if self.files.path is not None:
+                if name not in self._verified:
+                    require_entry(self.files, name, self._entry(part, name))
+                    self._verified.add(name)
+                return self.files.path / name
+            data = self._held.pop(name, None) or self._read_file(part, name)
+            self._held[name] = data
+            while len(self._held) > 1 and sum(map(len, self._held.values())) > _HELD_BYTES:
+                self._held.popitem(last=False)
+            return data
 
-    def _require_sound_shard(self, name: str, part: int) -> None:
-        shard, entry = self._shard_entry(name, part)
-        if shard not in self._verified:
-            require_entry(self.files, shard, entry)
-            self._verified.add(shard)
+    def _read_file(self, part: int, name: str) -> bytes:
+        return read_verified(self.files, name, self._entry(part, name))
 
-    def _shard(self, name: str, part: int) -> bytes:
-        shard, entry = self._shard_entry(name, part)
-        return read_verified(self.files, shard, entry)
-
-    def _shard_entry(self, name: str, part: int) -> tuple[str, FileEntry]:
-        shard = self._arrays.specs[name].shard_path(part)
-        entry = self.parts[part].files.get(shard)
+    def _entry(self, part: int, name: str) -> FileEntry:
+        entry = self.parts[part].files.get(name)
         if entry is None:
             raise DamagedFileError(
-                f"journal record of part {part}: does not list {shard!r}; build the part again"
+                f"journal record of part {part}: does not list {name!r}; build the part again"
             )
-        return shard, entry
+        return entry
 
 
 def _require_all_parts(completion: Completion, manifest: Manifest) -> None:
@@ -241,13 +247,15 @@ def _group(keys: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         yield int(keys[at[0]]), at
 
 
-def _read_manifest(files: StoreFiles, completion: Completion | None) -> Manifest:
-    name = spec.GROUP_FILE
-    if completion is not None:
-        return manifest_of_group(read_verified(files, name, entry_of(completion.files, name)))
-    try:
-        return manifest_of_group(files.read(name))
-    except FileNotFoundError:
+def _require_manifest(files: StoreFiles, completion: Completion | None) -> Manifest:
+    manifest = read_manifest(files, completion)
+    if manifest is None and any(map(ENCODINGS[spec.ENCODING_PARQUET].is_ours, files.children())):
+        raise StoreNotFoundError(
+            f"store {files.location!r}: parts of a Parquet store without {spec.COMPLETE_FILE!r}; copy that too, "
+            "or read them with a Parquet library"
+        )
+    if manifest is None:
         raise StoreNotFoundError(
             f"store {files.location!r}: {files.describe()}, expected a store made by `relabel-store build`"
-        ) from None
+        )
+    return manifest

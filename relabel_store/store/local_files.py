@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from relabel_store import spec
 from relabel_store.errors import NotEnoughSpaceError, TargetExistsError
 from relabel_store.store.files import FileEntry, FileStamp
 
@@ -108,7 +107,7 @@ class LocalFiles:
     def describe(self) -> str:
         """Say what lies at the path, for a message that no store does."""
         if self.path.is_dir():
-            return f"a directory without {spec.GROUP_FILE}"
+            return "a directory that holds no label store"
         return "not a directory" if self.path.exists() else "nothing"
 
 

@@ -17,12 +17,11 @@ from relabel_store import spec
 from relabel_store.errors import NoLabelError
 from relabel_store.labels.maps import LabelMap, LabelMaps
 from relabel_store.manifest import Manifest
+from relabel_store.store.arrays import Arrays
 from relabel_store.store.samples import SampleIndex
 
 if TYPE_CHECKING:
     from relabel_store.store.encoded import EncodedStore
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def open_store(path: str | os.PathLike[str]) -> EncodedStore:

@@ -234,7 +234,7 @@ class RemoteFiles:
 
     def describe(self) -> str:
         """Say what lies at the URL, for a message that no store does."""
-        return f"no object {spec.GROUP_FILE!r} there"
+        return "no object of a label store there"
 
     def _require_writable(self) -> None:
         if self._protocol not in WRITABLE:

@@ -20,8 +20,11 @@ from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundErr
 from relabel_store.labels.topk import IndexArray, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
+from relabel_store.store.arrays import Arrays, array_specs
 from relabel_store.store.commit import commit_part, files_of, read_part, settle
 from relabel_store.store.complete import Completion, read_completion
+from relabel_store.store.encoded import EncodedStore
+from relabel_store.store.encodings import ENCODINGS, encoding_of, read_manifest
 from relabel_store.store.files import (
     FileEntry,
     StoreFiles,
@@ -43,26 +46,9 @@ from relabel_store.store.location import open_files
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.samples import Status
 from relabel_store.store.statistics import Counts
-from relabel_store.store.zarr_v1 import (
-    ZarrArrays,
-    array_documents,
-    array_specs,
-    encode_shard,
-    group_document,
-    manifest_of_group,
-)
 
 _COUNTS_KEY = b"relabel_store.counts"
 _BEGUN_FILE = f"{spec.RUNNING_DIR}/begun.json"  # size and digest of what a build begins with
-_OURS = {
-    spec.JOURNAL_DIR,
-    spec.SAMPLES_FILE,
-    spec.INDICES,
-    spec.VALUES,
-    spec.REST,
-    spec.GROUP_FILE,
-    spec.COMPLETE_FILE,
-}
 
 
 @dataclass(frozen=True)
@@ -100,7 +86,11 @@ Location = str | os.PathLike[str] | StoreFiles
 
 def is_store(location: Location) -> bool:
     """Tell whether there is a store here, finished or not."""
-    return open_files(location).size(spec.GROUP_FILE) is not None
+    files = open_files(location)
+    if any(files.size(encoding.manifest_file) is not None for encoding in ENCODINGS.values()):
+        return True
+    completion = read_completion(files)
+    return completion is not None and completion.manifest is not None
 
 
 def require_free_target(location: Location) -> None:
@@ -115,19 +105,21 @@ def require_free_target(location: Location) -> None:
     """
     files = open_files(location)
     files.require_folder()
-    try:
-        manifest_of_group(files.read(spec.GROUP_FILE))  # raises where it is somebody else's group
-    except FileNotFoundError:
+    if read_manifest(files, None) is None:  # raises where it is somebody else's Zarr group
         strangers = sorted(name for name in files.children() if not _is_ours(name))
         if strangers:
             raise TargetExistsError(
                 f"output {files.location!r}: holds {len(strangers)} things that are no part of a store, "
                 f"{strangers[0]!r} first; choose a path that is free"
-            ) from None
+            )
 
 
 def _is_ours(name: str) -> bool:
-    return name in _OURS or (name.startswith(".") and name.endswith(".partial"))
+    return (
+        name in (spec.JOURNAL_DIR, spec.COMPLETE_FILE)
+        or (name.startswith(".") and name.endswith(".partial"))
+        or any(encoding.is_ours(name) for encoding in ENCODINGS.values())
+    )
 
 
 def _claim(files: StoreFiles, begun: Mapping[str, FileEntry]) -> None:
@@ -169,6 +161,26 @@ def _require_as_begun(files: StoreFiles) -> None:
             ) from error
 
 
+def encode_part(manifest: Manifest, part: int, labels: PartLabels, samples: pa.Table) -> dict[str, bytes]:
+    """Return the files of a part by name; rows without a label hold fill values.
+
+    Parameters
+    ----------
+    samples
+        The part's rows of the sample table, without facts.
+    """
+    n, is_labelled = len(samples), labels.is_labelled
+    found = {spec.INDICES: labels.indices, spec.VALUES: labels.values, spec.REST: labels.rest}
+    arrays: Arrays = {}
+    for name, array in array_specs(manifest).items():
+        rows = found[name]
+        assert rows is not None
+        arrays[name] = array.full(n)
+        arrays[name][is_labelled] = rows[is_labelled]
+    with_facts = sample_tables.with_facts(samples, {0: labels.facts}, n)
+    return encoding_of(manifest).encode_part(manifest, part, arrays, with_facts)
+
+
 class StoreWriter:
     """A store that is being built.
 
@@ -179,6 +191,7 @@ class StoreWriter:
     def __init__(self, files: StoreFiles, manifest: Manifest, samples: pa.Table) -> None:
         self.files = files
         self.manifest = manifest
+        self._encoding = encoding_of(manifest)
         self._journal = Journal(files)
         self.samples = samples
 
@@ -195,20 +208,24 @@ class StoreWriter:
         require_free_target(files)
         if is_store(files):
             return cls.resume(files)
+        encoding = encoding_of(manifest)
         if files.size(spec.COMPLETE_FILE) is not None or Journal(files).records():
             raise TargetExistsError(
-                f"output {files.location!r}: a store that lost its {spec.GROUP_FILE!r}; restore it, "
+                f"output {files.location!r}: a store that lost its {encoding.manifest_file!r}; restore it, "
                 "or choose a path that is free"
             )
         table = sample_tables.to_parquet(samples)
-        group = canonical_json(group_document(manifest, is_consolidated=False))
-        begun = {spec.GROUP_FILE: FileEntry.of_bytes(group), spec.SAMPLES_FILE: FileEntry.of_bytes(table)}
+        document = encoding.manifest_document(manifest)
+        begun = {
+            encoding.manifest_file: FileEntry.of_bytes(document),
+            encoding.samples_file: FileEntry.of_bytes(table),
+        }
         files.require_creation()
         _claim(files, begun)
-        files.write(spec.SAMPLES_FILE, table)
-        for name, document in array_documents(manifest).items():
-            files.write(f"{name}/{spec.GROUP_FILE}", canonical_json(document))
-        files.create(spec.GROUP_FILE, group)
+        files.write(encoding.samples_file, table)
+        for name, data in encoding.fixed_files(manifest).items():
+            files.write(name, data)
+        files.create(encoding.manifest_file, document)
         return cls.resume(files)
 
     @classmethod
@@ -225,12 +242,21 @@ class StoreWriter:
             The manifest or the sample table is not what the build began with.
         """
         files = open_files(location)
-        read = dict(files.read_many([spec.GROUP_FILE, spec.SAMPLES_FILE]))
-        group, samples = read[spec.GROUP_FILE], read[spec.SAMPLES_FILE]
-        if group is None or samples is None:
-            missing = next(name for name, data in read.items() if data is None)
-            raise StoreNotFoundError(f"store {files.location!r}: no {missing!r}, so there is no store here")
-        manifest = manifest_of_group(group)
+        completion = read_completion(files)
+        if completion is not None and completion.manifest is not None:
+            store = EncodedStore(files)
+            return cls(files, store.manifest, store.samples)
+        manifest = read_manifest(files, None)
+        if manifest is None:
+            names = " or ".join(repr(encoding.manifest_file) for encoding in ENCODINGS.values())
+            raise StoreNotFoundError(f"store {files.location!r}: no {names}, so there is no store here")
+        samples_file = encoding_of(manifest).samples_file
+        try:
+            samples = files.read(samples_file)
+        except FileNotFoundError:
+            raise StoreNotFoundError(
+                f"store {files.location!r}: no {samples_file!r}, so there is no store here"
+            ) from None
         if manifest.state is State.BUILDING:
             _require_as_begun(files)
         table = sample_tables.from_parquet(samples, sample_tables.SCHEMA)
@@ -266,18 +292,25 @@ class StoreWriter:
 
     def _listed_sizes(self) -> dict[str, int]:
         """Return the size in bytes of every shard and slice of facts by name, as listings tell it."""
-        folders = [*array_specs(self.manifest), spec.JOURNAL_DIR]
-        listings = (self.files.listing(folder, deep=folder != spec.JOURNAL_DIR) for folder in folders)
+        folders = [*self._encoding.folders(self.manifest), spec.JOURNAL_DIR]
+        listings = (
+            self.files.listing(folder, deep=folder not in ("", spec.JOURNAL_DIR)) for folder in folders
+        )
         return {name: stamp.size_bytes for listing in listings for name, stamp in listing.items()}
 
     def records(self) -> dict[int, PartRecord]:
         """Return the records of the parts that are finished now."""
-        found = self._journal.records()
+        found: Mapping[int, PartRecord] = self._journal.records()
+        if self._encoding.is_self_contained:
+            # Whoever finishes such a store removes the journal, once there is a completion record.
+            completion = read_completion(self.files)
+            found = found if completion is None else completion.parts
         return {part: record for part, record in found.items() if is_part_of(record, self.manifest)}
 
     def record(self, part: int) -> PartRecord | None:
         """Return the record of a part, or None where it is not finished."""
-        return read_part(self.files, self.manifest, part)
+        found = read_part(self.files, self.manifest, part)
+        return self.records().get(part) if found is None and self._encoding.is_self_contained else found
 
     @property
     def is_complete(self) -> bool:
@@ -360,16 +393,9 @@ class StoreWriter:
             raise ValueError(f"part {part}: rest is not finite")
 
     def _encode(self, part: int, labels: PartLabels) -> dict[str, bytes]:
-        is_labelled = labels.is_labelled
-        contents = {}
-        arrays = {spec.INDICES: labels.indices, spec.VALUES: labels.values, spec.REST: labels.rest}
-        for name, array in array_specs(self.manifest).items():
-            rows = np.full((len(is_labelled), *array.shape[1:]), array.fill_value, array.dtype)
-            found = arrays[name]
-            assert found is not None
-            rows[is_labelled] = found[is_labelled]
-            contents[array.shard_path(part)] = encode_shard(array, rows)
-        counts = self._count(part, labels.indices, labels.values, labels.rest, is_labelled)
+        rows = self.manifest.rows_of_part(part)
+        contents = encode_part(self.manifest, part, labels, self.samples.slice(rows.start, len(rows)))
+        counts = self._count(part, labels.indices, labels.values, labels.rest, labels.is_labelled)
         facts = labels.facts.replace_schema_metadata({_COUNTS_KEY: canonical_json(counts.to_json())})
         contents[facts_path(part)] = sample_tables.to_parquet(facts)
         return contents
@@ -412,17 +438,28 @@ class StoreWriter:
     def drop_parts(self, parts: Iterable[int]) -> None:
         """Forget finished parts, so that they are built again; a finished store becomes unfinished."""
         if self.manifest.state is State.COMPLETE or self.is_complete:
-            self.files.remove([spec.COMPLETE_FILE])
-            self.files.remove([_BEGUN_FILE])  # the manifest is another now
-            self.manifest = self.manifest.reopened()
-            self._write_group(is_consolidated=False)
+            self._reopen()
         dropped = list(parts)
         self.files.remove(map(record_path, dropped))
         self.files.remove(map(facts_path, dropped))
 
-    def _write_group(self, *, is_consolidated: bool) -> None:
-        document = group_document(self.manifest, is_consolidated=is_consolidated)
-        self.files.write(spec.GROUP_FILE, canonical_json(document))
+    def _reopen(self) -> None:
+        completion = read_completion(self.files)
+        self.manifest = self.manifest.reopened()
+        if self._encoding.is_self_contained and completion is not None:
+            # What finishing it removed. Nobody looks at it before the completion record is gone.
+            for part, record in completion.parts.items():
+                self.files.write(record_path(part), record.to_bytes())
+            self.files.write(self._encoding.samples_file, sample_tables.to_parquet(self.samples))
+            self._write_manifest()
+            self.files.remove([spec.COMPLETE_FILE])
+            return
+        self.files.remove([spec.COMPLETE_FILE])
+        self.files.remove([_BEGUN_FILE])  # the manifest is another now
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        self.files.write(self._encoding.manifest_file, self._encoding.manifest_document(self.manifest))
 
     def missing_parts(self) -> list[int]:
         """Return the parts that nobody has finished yet."""
@@ -464,6 +501,10 @@ class StoreWriter:
             self._reload()
             self._require_merged(facts)
             self._merge(records, facts)
+            if self._encoding.is_self_contained:
+                completion = self._commit_whole(records)
+                self._clean()
+                return completion
             self._clean()
             completion = self._commit_whole(records)
             self.remove_locks()  # of whoever came in between
@@ -512,23 +553,19 @@ class StoreWriter:
             bad_images=sum(len(record.bad_images) for record in records.values()),
             exif_oriented=sum(record.exif_oriented for record in records.values()),
         )
-        self.files.write(spec.SAMPLES_FILE, sample_tables.to_parquet(self.samples))
         self.manifest = self.manifest.completed(statistics)
-        self._write_group(is_consolidated=True)
+        if not self._encoding.is_self_contained:
+            self.files.write(self._encoding.samples_file, sample_tables.to_parquet(self.samples))
+            self._write_manifest()
 
     def _counts_of(self, record: PartRecord, facts: pa.Table | None) -> Counts:
         if facts is not None:
             document: dict[str, Any] = json.loads(facts.schema.metadata[_COUNTS_KEY])
             return Counts.from_json(document)
         # The part was merged before, then another one was built again: count it anew.
-        arrays = ZarrArrays(self.files, self.manifest)
-        read = {}
-        for name, array in arrays.specs.items():
-            shard = array.shard_path(record.part)
-            read[name] = np.empty((len(record.rows), *array.shape[1:]), array.dtype)
-            arrays.read_shard(
-                name, record.part, read_verified(self.files, shard, record.files[shard]), read[name]
-            )
+        read = {name: array.empty(len(record.rows)) for name, array in array_specs(self.manifest).items()}
+        shards = self._encoding.open_shards(self.files, self.manifest, None)
+        shards.read_part(record.part, lambda name: read_verified(self.files, name, record.files[name]), read)
         statuses = self.samples["status"].slice(record.rows.start, len(record.rows)).to_numpy()
         return self._count(
             record.part,
@@ -540,19 +577,26 @@ class StoreWriter:
 
     def _clean(self) -> None:
         """Remove everything that a finished store does not hold."""
+        if self._encoding.is_self_contained:
+            self.files.remove_folder(spec.JOURNAL_DIR)
+            self.files.sweep()
+            return
         self.files.remove(name for name in self.files.listing(spec.JOURNAL_DIR) if name.endswith(".parquet"))
         self.files.sweep()
         self.remove_locks()
 
     def _commit_whole(self, records: Mapping[int, PartRecord]) -> Completion:
         files = {name: entry for record in records.values() for name, entry in record.files.items()}
-        names = [spec.GROUP_FILE, spec.SAMPLES_FILE]
-        names += [f"{array}/{spec.GROUP_FILE}" for array in array_specs(self.manifest)]
-        for name, document in array_documents(self.manifest).items():
-            self.files.write(f"{name}/{spec.GROUP_FILE}", canonical_json(document))
-        files.update((name, self.files.entry(name)) for name in names)
-        files.update((record_path(part), self._journal.entry(part)) for part in records)
-        completion = Completion(files=files, parts=records)
+        if self._encoding.is_self_contained:
+            completion = Completion(files, records, self.manifest.to_dict())
+        else:
+            fixed = self._encoding.fixed_files(self.manifest)
+            for name, data in fixed.items():
+                self.files.write(name, data)
+            names = [self._encoding.manifest_file, self._encoding.samples_file, *fixed]
+            files.update((name, self.files.entry(name)) for name in names)
+            files.update((record_path(part), self._journal.entry(part)) for part in records)
+            completion = Completion(files, records)
         self.files.write(spec.COMPLETE_FILE, completion.to_bytes())
         return completion
 

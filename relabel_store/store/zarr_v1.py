@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import zarr
 from numcodecs import blosc
-from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
 from zarr.abc.codec import BytesBytesCodec
 from zarr.buffer import cpu
@@ -20,9 +19,10 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec, Zst
 from zarr.storage import LocalStore, MemoryStore
 
 from relabel_store import spec
-from relabel_store.canonical import read_json
+from relabel_store.canonical import canonical_json, read_json
 from relabel_store.errors import DamagedFileError, FormatError
-from relabel_store.manifest import AbsentRule, Manifest
+from relabel_store.manifest import Compression, Layout, Manifest, State
+from relabel_store.store.arrays import Array, Arrays, ArraySpec, array_specs
 from relabel_store.store.files import FileEntry, StoreFiles, entry_of, read_verified
 
 # Measured on real maps at 15x15x5 (docs/explanation/size.md): the search of zstd 18 and up pays for
@@ -30,98 +30,51 @@ from relabel_store.store.files import FileEntry, StoreFiles, entry_of, read_veri
 # and Blosc is where Zarr has it; its level 9 is zstd's highest.
 _ZSTD_LEVEL = 19
 _BLOSC_LEVEL = 9
-
-Array = NDArray[np.generic]
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array of a store: everything that its ``zarr.json`` says."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    chunk_rows: int
-    shard_rows: int
-    fill_value: float
-    dimensions: tuple[str, ...]
-    is_rounded: bool
-
-    @property
-    def cell_order(self) -> tuple[int, ...]:
-        """Order of the axes inside a chunk: the ranks of a cell side by side."""
-        return (0, 2, 3, 1) if len(self.shape) == 4 else (0, 1, 2)
-
-    @property
-    def compressor(self) -> BytesBytesCodec:
-        """The compressor of a chunk."""
-        if self.is_rounded:
-            return ZstdCodec(level=_ZSTD_LEVEL)
-        return BloscCodec(typesize=self.dtype.itemsize, cname="zstd", clevel=_BLOSC_LEVEL, shuffle="shuffle")
-
-    def create(self, store: MemoryStore | LocalStore, rows: int) -> zarr.Array[Any]:
-        """Create the array, or a piece of it, in a Zarr store."""
-        return zarr.create_array(
-            store,
-            name=self.name,
-            shape=(rows, *self.shape[1:]),
-            dtype=self.dtype,
-            chunks=(self.chunk_rows, *self.shape[1:]),
-            shards=(self.shard_rows, *self.shape[1:]),
-            filters=[TransposeCodec(order=self.cell_order)] if len(self.shape) == 4 else [],
-            serializer=BytesCodec(endian="little"),
-            compressors=[self.compressor, Crc32cCodec()],
-            fill_value=self.fill_value,
-            dimension_names=self.dimensions,
-            zarr_format=3,
-            # A shard that holds nothing but bad images is all fill value, and still has to be a file.
-            config={"write_empty_chunks": True},
-        )
-
-    def shard_path(self, part: int) -> str:
-        """Return the path of a shard below the store."""
-        return "/".join([self.name, "c", str(part), *("0" for _ in self.shape[1:])])
+# Of what is not waiting for a teacher.
+_FAST_ZSTD_LEVEL = 5
+_FAST_BLOSC_LEVEL = 3
 
 
-def array_specs(manifest: Manifest) -> dict[str, ArraySpec]:
-    """Return the arrays of a store by name."""
-    label_map, layout = manifest.label_map, manifest.layout
-    n, k, grid = manifest.num_samples, label_map.k, label_map.grid
-    sizes = {"chunk_rows": layout.chunk_rows, "shard_rows": layout.shard_rows}
-    half = np.dtype(np.float16)
-    specs = [
-        ArraySpec(
-            name=spec.INDICES,
-            shape=(n, k, *grid),
-            dtype=spec.indices_dtype(label_map.num_classes),
-            fill_value=spec.indices_fill_value(label_map.num_classes),
-            dimensions=spec.DIMENSIONS,
-            is_rounded=True,
-            **sizes,
-        ),
-        ArraySpec(
-            name=spec.VALUES,
-            shape=(n, k, *grid),
-            dtype=half,
-            fill_value=np.nan,
-            dimensions=spec.DIMENSIONS,
-            is_rounded=label_map.value_step != "exact",
-            **sizes,
-        ),
-    ]
-    if label_map.absent is AbsentRule.REST:
-        specs.append(
-            ArraySpec(
-                name=spec.REST,
-                shape=(n, *grid),
-                dtype=half,
-                fill_value=np.nan,
-                dimensions=spec.REST_DIMENSIONS,
-                is_rounded=False,
-                **sizes,
-            )
-        )
-    return {array.name: array for array in specs}
+def cell_order(array: ArraySpec) -> tuple[int, ...]:
+    """Return the order of the axes inside a chunk: the ranks of a cell side by side."""
+    return (0, 2, 3, 1) if len(array.shape) == 4 else (0, 1, 2)
+
+
+def compressor(array: ArraySpec, compression: Compression) -> BytesBytesCodec:
+    """Return the compressor of a chunk."""
+    is_small = compression is Compression.SMALL
+    if array.is_rounded:
+        return ZstdCodec(level=_ZSTD_LEVEL if is_small else _FAST_ZSTD_LEVEL)
+    level = _BLOSC_LEVEL if is_small else _FAST_BLOSC_LEVEL
+    return BloscCodec(typesize=array.dtype.itemsize, cname="zstd", clevel=level, shuffle="shuffle")
+
+
+def create_array(
+    array: ArraySpec, manifest: Manifest, store: MemoryStore | LocalStore, rows: int
+) -> zarr.Array[Any]:
+    """Create an array of a store, or a piece of it, in a Zarr store."""
+    layout = manifest.layout
+    return zarr.create_array(
+        store,
+        name=array.name,
+        shape=(rows, *array.row_shape),
+        dtype=array.dtype,
+        chunks=(layout.chunk_rows, *array.row_shape),
+        shards=(layout.shard_rows, *array.row_shape),
+        filters=[TransposeCodec(order=cell_order(array))] if len(array.shape) == 4 else [],
+        serializer=BytesCodec(endian="little"),
+        compressors=[compressor(array, manifest.encoding.compression), Crc32cCodec()],
+        fill_value=array.fill_value,
+        dimension_names=array.dimensions,
+        zarr_format=3,
+        # A shard that holds nothing but bad images is all fill value, and still has to be a file.
+        config={"write_empty_chunks": True},
+    )
+
+
+def shard_path(array: ArraySpec, part: int) -> str:
+    """Return the path of a shard below the store."""
+    return "/".join([array.name, "c", str(part), *("0" for _ in array.row_shape)])
 
 
 def array_documents(manifest: Manifest) -> dict[str, dict[str, Any]]:
@@ -129,7 +82,7 @@ def array_documents(manifest: Manifest) -> dict[str, dict[str, Any]]:
     documents = {}
     for name, array in array_specs(manifest).items():
         memory: dict[str, Any] = {}
-        array.create(MemoryStore(memory), manifest.num_samples)
+        create_array(array, manifest, MemoryStore(memory), manifest.num_samples)
         documents[name] = json.loads(memory[f"{name}/zarr.json"].to_bytes())
     return documents
 
@@ -176,7 +129,7 @@ def manifest_of_group(data: bytes) -> Manifest:
     return Manifest.from_dict(found)
 
 
-def encode_shard(array: ArraySpec, rows: Array) -> bytes:
+def encode_shard(array: ArraySpec, manifest: Manifest, rows: Array) -> bytes:
     """Return the shard of some rows as the bytes of its file.
 
     Parameters
@@ -185,13 +138,13 @@ def encode_shard(array: ArraySpec, rows: Array) -> bytes:
         The rows of one part, ``(at most shard_rows, ...)``; the rest of the shard is not written.
     """
     memory: dict[str, Any] = {}
-    piece = array.create(MemoryStore(memory), len(rows))
+    piece = create_array(array, manifest, MemoryStore(memory), len(rows))
     piece[:] = rows
-    data: bytes = memory[array.shard_path(0)].to_bytes()
+    data: bytes = memory[shard_path(array, 0)].to_bytes()
     return data
 
 
-def decode_shard(array: ArraySpec, data: bytes, rows: Array) -> None:
+def decode_shard(array: ArraySpec, layout: Layout, data: bytes, rows: Array) -> None:
     """Decode a shard whose file is known to be sound, encoded as `encode_shard` does it, into `rows`.
 
     The same as reading it through Zarr, at 1.4 times its speed: the file was compared with its digest, so the
@@ -202,19 +155,19 @@ def decode_shard(array: ArraySpec, data: bytes, rows: Array) -> None:
     ValueError
         The file is not laid out so.
     """
-    n_chunks = array.shard_rows // array.chunk_rows
+    n_chunks = layout.shard_rows // layout.chunk_rows
     # The index of a shard: offset and length of each chunk, and four bytes of checksum.
     index = np.frombuffer(data, "<u8", 2 * n_chunks, len(data) - 16 * n_chunks - 4).reshape(n_chunks, 2)
-    cells_outermost = tuple(array.shape[axis] for axis in array.cell_order[1:])
-    back = np.argsort(array.cell_order)
-    for chunk, start in enumerate(range(0, len(rows), array.chunk_rows)):
+    cells_outermost = tuple(array.shape[axis] for axis in cell_order(array)[1:])
+    back = np.argsort(cell_order(array))
+    for chunk, start in enumerate(range(0, len(rows), layout.chunk_rows)):
         offset, length = (int(number) for number in index[chunk])
         if offset + length > len(data):
             raise ValueError(f"chunk {chunk} of its shard lies past the end of the file, or is missing")
-        shape = (array.chunk_rows, *cells_outermost)
+        shape = (layout.chunk_rows, *cells_outermost)
         raw = _decompress(array, memoryview(data)[offset : offset + length - 4], math.prod(shape))
         stored = np.frombuffer(raw, array.dtype).reshape(shape).transpose(back)
-        rows[start : start + array.chunk_rows] = stored[: len(rows) - start]
+        rows[start : start + layout.chunk_rows] = stored[: len(rows) - start]
 
 
 def _decompress(array: ArraySpec, data: memoryview, n_values: int) -> bytes:
@@ -223,6 +176,63 @@ def _decompress(array: ArraySpec, data: memoryview, n_values: int) -> bytes:
     else:
         raw = blosc.decompress(bytes(data))
     return raw
+
+
+class ZarrEncoding:
+    """Label maps as sharded Zarr arrays beside a sample table; see `encodings.StoreEncoding`."""
+
+    name = spec.ENCODING_ZARR
+    manifest_file = spec.GROUP_FILE
+    samples_file = spec.SAMPLES_FILE
+    is_self_contained = False
+
+    def manifest_document(self, manifest: Manifest) -> bytes:
+        """Return the file that holds the manifest."""
+        is_complete = manifest.state is State.COMPLETE
+        return canonical_json(group_document(manifest, is_consolidated=is_complete))
+
+    def parse_manifest(self, data: bytes) -> Manifest:
+        """Return the manifest in the file that holds it."""
+        return manifest_of_group(data)
+
+    def fixed_files(self, manifest: Manifest) -> dict[str, bytes]:
+        """Return the files that describe the arrays."""
+        documents = array_documents(manifest)
+        return {f"{name}/{spec.GROUP_FILE}": canonical_json(document) for name, document in documents.items()}
+
+    def files_of_part(self, manifest: Manifest, part: int) -> dict[str, str | None]:
+        """Return the shard of each array."""
+        return {shard_path(array, part): name for name, array in array_specs(manifest).items()}
+
+    def encode_part(
+        self, manifest: Manifest, part: int, arrays: Arrays, samples: pa.Table
+    ) -> dict[str, bytes]:
+        """Return the files of a part."""
+        del samples  # they are in a table of their own
+        specs = array_specs(manifest)
+        return {
+            shard_path(specs[name], part): encode_shard(specs[name], manifest, rows)
+            for name, rows in arrays.items()
+        }
+
+    def part_overhead(self, manifest: Manifest) -> int:
+        """Return nothing worth counting."""
+        del manifest
+        return 0
+
+    def folders(self, manifest: Manifest) -> list[str]:
+        """Return the folders below which the files of parts lie."""
+        return list(array_specs(manifest))
+
+    def is_ours(self, name: str) -> bool:
+        """Tell whether a file or folder of this name may lie at the top of a store."""
+        return name in {spec.INDICES, spec.VALUES, spec.REST, spec.SAMPLES_FILE, spec.GROUP_FILE}
+
+    def open_shards(
+        self, files: StoreFiles, manifest: Manifest, entries: Mapping[str, FileEntry] | None
+    ) -> ZarrArrays:
+        """Return what decodes the files of parts."""
+        return ZarrArrays(files, manifest, entries)
 
 
 class ZarrArrays:
@@ -243,6 +253,24 @@ class ZarrArrays:
         self._entries = entries
         self._documents: dict[str, bytes] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def read_rows(self, part: int, rows: range, fetch: Callable[[str], Path | bytes]) -> Arrays:
+        """Return neighbouring rows of a part; see `encodings.Shards`."""
+        found: Arrays = {}
+        for name, array in self.specs.items():
+            source = fetch(shard_path(array, part))
+            found[name] = (
+                self.read_from(name, rows, source) if isinstance(source, bytes) else self.read(name, rows)
+            )
+        return found
+
+    def read_part(self, part: int, read: Callable[[str], bytes], into: Arrays) -> None:
+        """Decode every row of a part; see `encodings.Shards`."""
+        for name, rows in into.items():
+            self.read_shard(name, part, read(shard_path(self.specs[name], part)), rows)
+
+    def read_samples(self, part: int, fetch: Callable[[str], Path | bytes]) -> None:
+        """Return None: the sample table is a file of its own."""
 
     def read(self, name: str, rows: range) -> Array:
         """Return neighbouring rows of an array in a directory, as a C-contiguous copy.
@@ -268,7 +296,7 @@ class ZarrArrays:
         DamagedFileError, FormatError
             As for `read`.
         """
-        shard = self.specs[name].shard_path(rows.start // self.specs[name].shard_rows)
+        shard = shard_path(self.specs[name], rows.start // self._manifest.layout.shard_rows)
         memory = {shard: data, f"{name}/{spec.GROUP_FILE}": self._document(name)}
         buffers: dict[str, Buffer] = {file: cpu.Buffer.from_bytes(data) for file, data in memory.items()}
         return self._read(name, self._open(name, MemoryStore(buffers, read_only=True)), rows)
@@ -293,10 +321,10 @@ class ZarrArrays:
             into[:] = self.read_from(name, self._manifest.rows_of_part(part), data)
             return
         try:
-            decode_shard(array, data, into)
+            decode_shard(array, self._manifest.layout, data, into)
         except (ValueError, RuntimeError, OSError) as error:
             raise DamagedFileError(
-                f"store file {array.shard_path(part)!r}: cannot be decoded ({error}); "
+                f"store file {shard_path(array, part)!r}: cannot be decoded ({error}); "
                 "restore it or build its part again"
             ) from error
 
@@ -304,7 +332,7 @@ class ZarrArrays:
         try:
             return np.ascontiguousarray(array[rows.start : rows.stop])
         except (ValueError, RuntimeError, OSError) as error:
-            shard = self.specs[name].shard_path(rows.start // self.specs[name].shard_rows)
+            shard = shard_path(self.specs[name], rows.start // self._manifest.layout.shard_rows)
             raise DamagedFileError(
                 f"store file {shard!r}: rows {rows.start} to {rows.stop} cannot be decoded ({error}); "
                 "restore it or build its part again"
@@ -343,10 +371,9 @@ class ZarrArrays:
             )
         return data
 
-    @staticmethod
-    def _require_expected(expected: ArraySpec, found: zarr.Array[Any]) -> None:
-        chunks = (expected.chunk_rows, *expected.shape[1:])
-        shards = (expected.shard_rows, *expected.shape[1:])
+    def _require_expected(self, expected: ArraySpec, found: zarr.Array[Any]) -> None:
+        chunks = (self._manifest.layout.chunk_rows, *expected.row_shape)
+        shards = (self._manifest.layout.shard_rows, *expected.row_shape)
         if (found.shape, found.dtype, found.chunks, found.shards) != (
             expected.shape,
             expected.dtype,

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from relabel_store import spec
 from relabel_store.canonical import canonical_json, with_digest
 from relabel_store.labels.maps import LabelMaps
 from relabel_store.manifest import Manifest
+from relabel_store.store.encodings import ENCODINGS
 from relabel_store.store.files import FileEntry
 from relabel_store.testing import make_manifest, make_store
 
@@ -39,11 +41,26 @@ def fsync_that_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MadeStore]:
+    """The same finished store in each encoding."""
+    made = {}
+    for encoding in ENCODINGS:
+        path = tmp_path_factory.mktemp("original") / f"made.{encoding}"
+        manifest = make_manifest(encoding=encoding)
+        made[encoding] = MadeStore(path, manifest, make_store(path, np.random.default_rng(0), manifest))
+    return made
+
+
+@pytest.fixture
+def encoding() -> str:
+    """How stores of a test lie in files; tests that concern every encoding are parametrized with it."""
+    return spec.ENCODING_ZARR
+
+
+@pytest.fixture
+def original(originals: dict[str, MadeStore], encoding: str) -> MadeStore:
     """A finished store that no test may touch."""
-    path = tmp_path_factory.mktemp("original") / "made.zarr"
-    manifest = make_manifest()
-    return MadeStore(path, manifest, make_store(path, np.random.default_rng(0), manifest))
+    return originals[encoding]
 
 
 @pytest.fixture
@@ -55,10 +72,10 @@ def finished(original: MadeStore, tmp_path: Path) -> MadeStore:
 
 
 @pytest.fixture
-def unfinished(tmp_path: Path) -> MadeStore:
+def unfinished(tmp_path: Path, encoding: str) -> MadeStore:
     """A store of 8 samples whose second and last part is missing."""
     path = tmp_path / "unfinished.zarr"
-    manifest = make_manifest()
+    manifest = make_manifest(encoding=encoding)
     return MadeStore(path, manifest, make_store(path, np.random.default_rng(0), manifest, parts=[0]))
 
 

@@ -29,6 +29,7 @@ from relabel_store.errors import (
 from relabel_store.labels.maps import LabelMap, LabelMaps
 from relabel_store.manifest import AbsentRule, Classes, Manifest
 from relabel_store.store.complete import read_completion
+from relabel_store.store.encodings import ENCODINGS
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.reader import LabelStore, open_store
@@ -61,6 +62,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         absent=draw(st.sampled_from(AbsentRule)),
         chunk_rows=chunk_rows,
         shard_rows=chunk_rows * draw(st.integers(1, 3)),
+        encoding=draw(st.sampled_from(sorted(ENCODINGS))),
     )
 
 
@@ -117,9 +119,11 @@ def test_one_row_is_the_map_of_its_sample(finished: Any, row: int) -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(rows=st.lists(st.integers(-N, N - 1), max_size=20))
-def test_many_rows_are_the_same_as_one_at_a_time(original: Any, rows: list[int]) -> None:
-    store = open_store(original.path)
+@given(encoding=st.sampled_from(sorted(ENCODINGS)), rows=st.lists(st.integers(-N, N - 1), max_size=20))
+def test_many_rows_are_the_same_as_one_at_a_time(
+    originals: dict[str, Any], encoding: str, rows: list[int]
+) -> None:
+    store = open_store(originals[encoding].path)
     many = store.read_rows(rows)
     ones = [store[row] for row in rows]
     assert many.sample_ids == [one.sample_id for one in ones]
@@ -382,7 +386,10 @@ def test_a_part_with_a_broken_record_does_not_exist(unfinished: Any) -> None:
     [
         pytest.param(lambda path: None, StoreNotFoundError, "nothing, expected a store", id="missing path"),
         pytest.param(
-            lambda path: path.mkdir(), StoreNotFoundError, "a directory without zarr.json", id="empty folder"
+            lambda path: path.mkdir(),
+            StoreNotFoundError,
+            "a directory that holds no label store",
+            id="empty folder",
         ),
         pytest.param(lambda path: path.write_text("x"), StoreNotFoundError, "not a directory", id="file"),
         pytest.param(zarr.open_group, FormatError, "this is no label store", id="plain Zarr group"),

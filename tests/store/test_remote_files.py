@@ -162,7 +162,7 @@ def test_an_unfinished_store_is_read_as_far_as_it_is(memory: RemoteFiles) -> Non
 
 
 def test_where_no_store_is_none_is_found(memory: RemoteFiles) -> None:
-    with pytest.raises(StoreNotFoundError, match=r"no object 'zarr\.json' there"):
+    with pytest.raises(StoreNotFoundError, match=r"no object of a label store there"):
         open_store(memory.location)
 
 

@@ -29,6 +29,7 @@ from relabel_store.labels.maps import LabelMaps
 from relabel_store.manifest import AbsentRule, Classes, Manifest, State
 from relabel_store.store import writer as writer_module
 from relabel_store.store.complete import read_completion
+from relabel_store.store.encodings import ENCODINGS
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import BadImage, facts_path, read_journal
 from relabel_store.store.local_files import LocalFiles
@@ -509,53 +510,58 @@ def test_parts_of_a_store_that_was_only_begun_can_be_dropped(tmp_path: Path) -> 
 
 # Crashes: the process dies before each of its file operations in turn, and what it did is done again
 
-BEGIN_CALLS, PART_CALLS, COMPLETE_CALLS, DROP_CALLS = 36, 48, 48, 16
+EVERY_ENCODING = pytest.mark.parametrize("encoding", ENCODINGS)
+BEGIN_CALLS, PART_CALLS, COMPLETE_CALLS, DROP_CALLS = 36, 48, 48, 28
 
 
 def before_call(calls: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("call", range(calls), ids=lambda call: f"before call {call}")
 
 
+@EVERY_ENCODING
 @before_call(BEGIN_CALLS)
 def test_a_crash_while_beginning_does_no_harm(
     tmp_path: Path, original: Any, read_tree: ReadTree, dying_at: DyingAt, call: int
 ) -> None:
     path = tmp_path / "store"
     with dying_at(call):
-        begin(path)
-    write_all(StoreWriter.resume(path) if is_store(path) else begin(path), original.maps)
+        begin(path, original.manifest)
+    write_all(StoreWriter.resume(path) if is_store(path) else begin(path, original.manifest), original.maps)
     assert read_tree(path) == read_tree(original.path)
 
 
+@EVERY_ENCODING
 @before_call(PART_CALLS)
 def test_a_crash_while_writing_a_part_does_no_harm(
     tmp_path: Path, original: Any, read_tree: ReadTree, dying_at: DyingAt, call: int
 ) -> None:
-    writer = begin(tmp_path / "store")
+    writer = begin(tmp_path / "store", original.manifest)
     with dying_at(call):
         writer.write_part(0, make_part(original.manifest, original.maps, 0))
     write_all(StoreWriter.resume(tmp_path / "store"), original.maps)
     assert read_tree(tmp_path / "store") == read_tree(original.path)
 
 
+@EVERY_ENCODING
 @before_call(COMPLETE_CALLS)
 def test_a_crash_while_finishing_does_no_harm(
     tmp_path: Path, original: Any, read_tree: ReadTree, dying_at: DyingAt, call: int
 ) -> None:
     path = tmp_path / "store"
-    make_store(path, np.random.default_rng(0), parts=[0, 1])
+    make_store(path, np.random.default_rng(0), original.manifest, parts=[0, 1])
     with dying_at(call):
         StoreWriter.resume(path).complete()
     StoreWriter.resume(path).complete()
     assert read_tree(path) == read_tree(original.path)
 
 
+@EVERY_ENCODING
 @before_call(COMPLETE_CALLS)
 def test_a_writer_opened_before_the_crash_of_another_finishes_its_work(
     tmp_path: Path, original: Any, read_tree: ReadTree, dying_at: DyingAt, call: int
 ) -> None:
     path = tmp_path / "store"
-    make_store(path, np.random.default_rng(0), parts=[0, 1])
+    make_store(path, np.random.default_rng(0), original.manifest, parts=[0, 1])
     ours = StoreWriter.resume(path)
     with dying_at(call):
         StoreWriter.resume(path).complete()
@@ -563,12 +569,13 @@ def test_a_writer_opened_before_the_crash_of_another_finishes_its_work(
     assert read_tree(path) == read_tree(original.path)
 
 
+@EVERY_ENCODING
 @before_call(COMPLETE_CALLS)
 def test_nothing_but_the_right_labels_and_samples_is_read_after_a_crash_while_finishing(
     tmp_path: Path, original: Any, dying_at: DyingAt, call: int
 ) -> None:
     path = tmp_path / "store"
-    make_store(path, np.random.default_rng(0), parts=[0, 1])
+    make_store(path, np.random.default_rng(0), original.manifest, parts=[0, 1])
     with dying_at(call):
         StoreWriter.resume(path).complete()
     store = open_store(path)
@@ -576,6 +583,7 @@ def test_nothing_but_the_right_labels_and_samples_is_read_after_a_crash_while_fi
     assert store.samples.equals(open_store(original.path).samples)
 
 
+@EVERY_ENCODING
 @before_call(DROP_CALLS)
 def test_a_crash_while_dropping_parts_does_no_harm(
     finished: Any, original: Any, read_tree: ReadTree, dying_at: DyingAt, call: int
@@ -586,6 +594,7 @@ def test_a_crash_while_dropping_parts_does_no_harm(
     assert read_tree(finished.path) == read_tree(original.path)
 
 
+@EVERY_ENCODING
 @before_call(DROP_CALLS)
 def test_a_part_whose_dropping_crashed_can_be_dropped_again(
     finished: Any, original: Any, read_tree: ReadTree, dying_at: DyingAt, call: int
@@ -597,21 +606,22 @@ def test_a_part_whose_dropping_crashed_can_be_dropped_again(
     assert read_tree(finished.path) == read_tree(original.path)
 
 
+@EVERY_ENCODING
 @pytest.mark.parametrize(
     ("calls", "parts", "work"),
     [
-        pytest.param(BEGIN_CALLS, [], lambda path, maps: begin(path / "new"), id="begin"),
+        pytest.param(BEGIN_CALLS, [], lambda path, made: begin(path / "new", made.manifest), id="begin"),
         pytest.param(
             PART_CALLS,
             [],
-            lambda path, maps: StoreWriter.resume(path).write_part(0, make_part(make_manifest(), maps, 0)),
+            lambda path, made: StoreWriter.resume(path).write_part(0, make_part(made.manifest, made.maps, 0)),
             id="write_part",
         ),
         pytest.param(
-            COMPLETE_CALLS, [0, 1], lambda path, maps: StoreWriter.resume(path).complete(), id="complete"
+            COMPLETE_CALLS, [0, 1], lambda path, made: StoreWriter.resume(path).complete(), id="complete"
         ),
         pytest.param(
-            DROP_CALLS, None, lambda path, maps: StoreWriter.resume(path).drop_parts([0, 1]), id="drop_parts"
+            DROP_CALLS, None, lambda path, made: StoreWriter.resume(path).drop_parts([0, 1]), id="drop_parts"
         ),
     ],
 )
@@ -621,11 +631,11 @@ def test_the_crashes_above_meet_every_file_operation(
     dying_at: DyingAt,
     calls: int,
     parts: list[int] | None,
-    work: Callable[[Path, LabelMaps], object],
+    work: Callable[[Path, Any], object],
 ) -> None:
-    make_store(tmp_path / "store", np.random.default_rng(0), parts=parts)
+    make_store(tmp_path / "store", np.random.default_rng(0), original.manifest, parts=parts)
     with dying_at(10_000) as done:
-        work(tmp_path / "store", original.maps)
+        work(tmp_path / "store", original)
     assert 0 < len(done) < calls
 
 

@@ -13,11 +13,11 @@ import pytest
 from relabel_store.canonical import canonical_json
 from relabel_store.errors import DamagedFileError, FormatError, RelabelStoreError
 from relabel_store.manifest import AbsentRule, Manifest
+from relabel_store.store.arrays import array_specs
 from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.zarr_v1 import (
     ZarrArrays,
     array_documents,
-    array_specs,
     encode_shard,
     group_document,
     manifest_of_group,
@@ -111,19 +111,20 @@ def test_byte_shuffle_is_kept_for_values_that_are_not_rounded() -> None:
 
 def test_a_shard_of_bad_images_only_is_a_file_all_the_same() -> None:
     for array in array_specs(KINDS["rest"]).values():
-        assert len(encode_shard(array, np.full((4, *array.shape[1:]), array.fill_value, array.dtype))) > 0
+        assert len(encode_shard(array, KINDS["rest"], array.full(4))) > 0
 
 
 def test_equal_rows_are_equal_bytes(rng: np.random.Generator) -> None:
     array = array_specs(KINDS["exact"])["values"]
     rows = rng.normal(size=(4, *array.shape[1:])).astype(np.float16)
-    assert encode_shard(array, rows) == encode_shard(array, rows.copy())
+    assert encode_shard(array, KINDS["exact"], rows) == encode_shard(array, KINDS["exact"], rows.copy())
 
 
 def test_the_memory_order_of_the_rows_does_not_reach_the_disk(rng: np.random.Generator) -> None:
     array = array_specs(KINDS["rounded"])["values"]
     rows = rng.normal(size=(4, *array.shape[1:])).astype(np.float16)
-    assert encode_shard(array, np.asfortranarray(rows)) == encode_shard(array, rows)
+    manifest = KINDS["rounded"]
+    assert encode_shard(array, manifest, np.asfortranarray(rows)) == encode_shard(array, manifest, rows)
 
 
 @EVERY_KIND
