@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relabel_store.generate.profile import Profile
     from relabel_store.inspect.status import BuildStatus
     from relabel_store.inspect.summary import ClassFrequency, SampleSummary, StoreSummary
-    from relabel_store.manifest import Manifest, TeacherInfo
+    from relabel_store.manifest import Geometry, Manifest, TeacherInfo
     from relabel_store.store.cache import CacheEntry
     from relabel_store.store.running import FailedPart
 
@@ -173,6 +173,17 @@ def _dense_map(teacher: TeacherInfo) -> str:
     return text + (", averaged with that of the mirror image" if teacher.flip else "")
 
 
+def _seen(geometry: Geometry) -> str:
+    what = {
+        "squash": "whole image squashed to",
+        "center-crop": "square in the middle of the image, resized to",
+        "unknown": "unknown part of the image, resized to",
+    }[geometry.resize]
+    size = "an unknown size" if geometry.input_size is None else _pixels(geometry.input_size)
+    interpolation = geometry.interpolation or "interpolation unknown"
+    return f"{what} {size}, {interpolation}, EXIF orientation {geometry.exif_orientation}"
+
+
 def _pixels(size: tuple[int, int]) -> str:
     height, width = size
     return f"{height}x{width}" + ("" if height == width else " (height x width)")
@@ -292,8 +303,7 @@ def store_summary(summary: StoreSummary) -> str:
         ),
         (
             "seen",
-            f"whole image squashed to {_pixels(geometry.input_size)}, {geometry.interpolation}, "
-            "EXIF orientation ignored",
+            _seen(geometry),
         ),
         ("classes", manifest.classes.source or "unknown; give --class-names when building"),
         ("size", _size(summary)),

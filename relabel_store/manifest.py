@@ -110,15 +110,25 @@ class Classes:
         return f"class {class_index}" if listed is None else listed[class_index]
 
 
+class Resize(StrEnum):
+    """Which part of an image its label map covers."""
+
+    SQUASH = "squash"
+    """All of it: it was resized to the input size, whatever its shape."""
+    CENTER_CROP = "center-crop"
+    """A square in its middle: it was resized by its shorter side, then cropped."""
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """How an image became the teacher's input, so which part of it a cell covers."""
+    """How an image became the teacher's input, so which part of it a cell covers; None where nobody knows."""
 
-    input_size: tuple[int, int]  # (height, width) in pixels
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: str = "squash"  # the whole image to the input size; no crop
+    input_size: tuple[int, int] | None  # (height, width) in pixels
+    interpolation: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    resize: Resize = Resize.SQUASH
     color: str = "RGB"
     exif_orientation: str = "ignored"
 

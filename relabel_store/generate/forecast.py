@@ -216,6 +216,7 @@ def _memory_bytes(manifest: Manifest, parts: int, workers: int) -> int:
         scores += part_rows * cells * 4
     at_once = min(parts, 2 + MAX_UNWRITTEN_PARTS)  # one being labelled, some waiting, one being written
     assert manifest.build is not None
+    assert manifest.geometry.input_size is not None
     height, width = manifest.geometry.input_size
     batch = manifest.build.batch_size * height * width * 3
     decoder = _DECODER_BYTES + _DECODER_BYTES_PER_IMAGE * manifest.num_samples + _BATCHES_A_DECODER * batch

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from relabel_store.errors import CropError, GeometryError, JoinError, LabelMismatchError, OptionError
 from relabel_store.labels.boxes import require_boxes
+from relabel_store.manifest import Resize
 from relabel_store.store.reader import LabelStore
 from relabel_store.store.samples import column_values
 from relabel_store.torch.crops import CropBox
@@ -85,6 +86,8 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
     seed
         What `transform` draws then follows from the seed, `epoch` and the row of the label alone, whatever the order,
         the number of workers and that of processes. None: it draws from its process, as in any other dataset.
+    maps_cover_images
+        Take each map to cover all of its image although the store says otherwise, or does not know.
 
     Raises
     ------
@@ -95,7 +98,7 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
     LabelMismatchError
         `pool` is for another class count; the images already have a transform; items are no images.
     GeometryError
-        One of a few images is not of the size that was labelled.
+        One of a few images is not of the size that was labelled, or each map covers a crop of its image.
 
     Notes
     -----
@@ -128,12 +131,14 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
         join: JoinMode | str = JoinMode.EXACT,
         with_class_index: bool = False,
         seed: int | None = None,
+        maps_cover_images: bool = False,
     ) -> None:
         self.images = images
         self.store = store
         self.pool = LabelPooling(store.num_classes) if pool is None else pool
         self.pool_on = PoolOn(pool_on)
         self.with_class_index = with_class_index
+        self.maps_cover_images = maps_cover_images
         self._draws = None if seed is None else SeededDraws(seed)
         self._transform, self._tracked = transform, as_tracked(transform)
         _require_untransformed(images)
@@ -154,6 +159,7 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
             axis=1,
             dtype=np.int32,
         )
+        self._require_whole_images()
         if sample_ids is None:  # files of a known dataset, which may be opened in this process too
             self._require_geometry_of_some()
 
@@ -281,6 +287,20 @@ class LabelDataset(Dataset[tuple[Any, ...]]):
             log.warning(
                 "classes of %r: not compared with those of the images, which have no class folders of the "
                 "teacher's class names; class indices of the two may mean different things",
+                self.store.manifest.name,
+            )
+
+    def _require_whole_images(self) -> None:
+        resize = self.store.manifest.geometry.resize
+        if resize is Resize.CENTER_CROP and not self.maps_cover_images:
+            raise GeometryError(
+                f"labels {self.store.manifest.name!r}: each map covers a square in the middle of its image, expected "
+                "all of it; give images that are cropped so already, and maps_cover_images=True"
+            )
+        if resize is Resize.UNKNOWN and not self.maps_cover_images:
+            log.warning(
+                "labels %r: nobody knows which part of an image a map covers; taken to be all of it "
+                "(maps_cover_images=True says that it is)",
                 self.store.manifest.name,
             )
 

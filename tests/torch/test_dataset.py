@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import pickle
@@ -25,7 +26,7 @@ from relabel_store.errors import (
     LabelMismatchError,
 )
 from relabel_store.labels.pooling import soft_targets
-from relabel_store.manifest import AbsentRule
+from relabel_store.manifest import AbsentRule, Resize
 from relabel_store.store.reader import LabelStore, open_store
 from relabel_store.testing import make_manifest, make_sample_ids, make_store
 from relabel_store.torch.crops import CropBox
@@ -187,6 +188,35 @@ def test_an_image_that_was_cropped_before_is_noticed_when_it_is_read(
     dataset = LabelDataset(ImageFolder(image_root), store)
     with pytest.raises(GeometryError, match="cropped before"):
         dataset[1]
+
+
+def with_geometry(store: LabelStore, resize: Resize) -> LabelStore:
+    """The same labels, made from another part of each image."""
+    loaded = store.load()
+    geometry = dataclasses.replace(store.manifest.geometry, resize=resize)
+    loaded.manifest = dataclasses.replace(store.manifest, geometry=geometry)
+    return loaded
+
+
+def test_maps_of_the_middle_of_images_are_refused(images: ImageFolder, store: LabelStore) -> None:
+    with pytest.raises(GeometryError, match=r"square in the middle.*maps_cover_images=True"):
+        LabelDataset(images, with_geometry(store, Resize.CENTER_CROP))
+
+
+def test_maps_of_an_unknown_part_of_images_are_taken_with_a_warning(
+    images: ImageFolder, store: LabelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    LabelDataset(images, with_geometry(store, Resize.UNKNOWN))
+    assert "nobody knows which part of an image a map covers" in caplog.text
+
+
+@pytest.mark.parametrize("resize", [Resize.CENTER_CROP, Resize.UNKNOWN])
+def test_whoever_knows_that_maps_cover_the_images_says_so(
+    resize: Resize, images: ImageFolder, store: LabelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = LabelDataset(images, with_geometry(store, resize), maps_cover_images=True)
+    assert torch.equal(dataset[2][1], LabelDataset(images, store)[2][1])
+    assert caplog.text == ""
 
 
 def nested(images: ImageFolder) -> list[Dataset[Any]]:
