@@ -19,9 +19,9 @@ from machine import describe_machine
 
 from relabel_store.generate.aliases import ALIASES
 from relabel_store.generate.build import build, choose_device
-from relabel_store.generate.images import open_images
 from relabel_store.generate.limit import LimitedImages
 from relabel_store.generate.teacher import TeacherFacts, TeacherInput, TimmTeacher
+from relabel_store.images.recognise import open_images
 from relabel_store.manifest import Classes, Weights
 from relabel_store.store.reader import open_store
 

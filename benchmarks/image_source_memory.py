@@ -29,7 +29,7 @@ _PER_CLASS = 1300
 _MEASURE = """
 import sys, time
 import pyarrow.compute, pyarrow.csv, pyarrow.parquet
-from relabel_store.generate.images import open_images
+from relabel_store.images.recognise import open_images
 
 def memory():
     found = dict(line.split(":") for line in open("/proc/self/status") if ":" in line)

@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from machine import describe_machine
 
-from relabel_store.generate.images import ImageSource, open_images
+from relabel_store.images.recognise import open_images
+from relabel_store.images.source import ImageSource
 
 _SHARD_IMAGES = 1000
 _ROW_GROUP_IMAGES = 100  # what `datasets` puts into one

@@ -12,7 +12,7 @@ from . import options, render
 from .params import require_outside
 
 if TYPE_CHECKING:
-    from relabel_store.generate.images import ImageSource
+    from relabel_store.images.source import ImageSource
     from relabel_store.store.reader import LabelStore
 
 
@@ -52,7 +52,7 @@ def inspect(
         return
     sample = summarize_sample(opened, sample_id)
     if plot is not None and images is not None:
-        from relabel_store.generate.images import open_images
+        from relabel_store.images.recognise import open_images
 
         _plot(opened, sample_id, open_images(images, beside=store), plot)
     click.echo(json.dumps(sample.to_json(), indent=2) if as_json else render.sample_summary(sample, plot))

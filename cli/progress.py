@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from relabel_store.generate.observer import BuildObserver
 
 if TYPE_CHECKING:
-    from relabel_store.generate.images import ImageSource
     from relabel_store.generate.observer import BatchReport
+    from relabel_store.images.source import ImageSource
     from relabel_store.manifest import TeacherInfo
 
 log = logging.getLogger("relabel_store.build")

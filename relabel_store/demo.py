@@ -10,8 +10,8 @@ from pathlib import Path
 
 from relabel_store.errors import MissingDependencyError, TargetExistsError
 from relabel_store.generate.build import BuildReport, build
-from relabel_store.generate.images import open_images
 from relabel_store.generate.observer import BuildObserver
+from relabel_store.images.recognise import open_images
 from relabel_store.overlay import draw_sample, save_picture
 from relabel_store.store.reader import open_store
 

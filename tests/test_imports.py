@@ -22,6 +22,7 @@ LAYERS = (
     {"demo"},
     {"overlay"},
     {"generate", "inspect", "convert", "validate", "publish", "torch"},
+    {"images"},
     {"store"},
     {"labels", "manifest"},
     {"schema", "spec", "canonical", "sample_ids", "version"},
@@ -42,7 +43,13 @@ TESTING_BELOW = {
 # Who may import what is heavy, or has one door only.
 DOORS = {
     "zarr": ("relabel_store.store.zarr_v1",),
-    "pyarrow": ("relabel_store.store", "relabel_store.generate", "relabel_store.testing"),
+    "pyarrow": (
+        "relabel_store.store",
+        "relabel_store.convert",
+        "relabel_store.generate",
+        "relabel_store.images",
+        "relabel_store.testing",
+    ),
     "torch": ("relabel_store.generate", "relabel_store.torch"),
     "torchvision": ("relabel_store.generate", "relabel_store.torch"),
     "timm": ("relabel_store.generate", "relabel_store.torch"),

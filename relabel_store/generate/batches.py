@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from relabel_store.errors import BadImageError, ImageReadError
 from relabel_store.generate.decode import Decoded, decode_image
 from relabel_store.generate.decoder_watch import DecoderBlame, DecoderWatch, WorkerEndedError
-from relabel_store.generate.images import ImageSource
 from relabel_store.generate.teacher import TeacherInput
+from relabel_store.images.source import ImageSource
 
 _READ_ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5  # 0.5, 1 and 2 s: a network file system that fails over, not a disk that is gone

@@ -13,9 +13,9 @@ import torch
 
 from relabel_store.generate.batches import Batch, decoded_batches
 from relabel_store.generate.engines.local import MAX_UNWRITTEN_PARTS
-from relabel_store.generate.images import ImageSource
 from relabel_store.generate.part import PartLabeller, Scores, UnencodedPart
 from relabel_store.generate.profile import Profile, Stage
+from relabel_store.images.source import ImageSource
 from relabel_store.manifest import AbsentRule, Manifest
 from relabel_store.store.encodings import encoding_of
 from relabel_store.store.estimate import estimated_size_bytes

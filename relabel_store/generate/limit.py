@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relabel_store.generate.images import ImageSource
+from relabel_store.images.source import ImageSource
 
 
 class LimitedImages:

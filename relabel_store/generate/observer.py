@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from relabel_store.generate.images import ImageSource
+    from relabel_store.images.source import ImageSource
     from relabel_store.manifest import TeacherInfo
 
 

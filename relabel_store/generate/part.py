@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from relabel_store.errors import AbsentRuleError, BadImageStop, ImageReadError, NonFiniteLogitsError
 from relabel_store.generate.batches import Batch, ImageFacts, decoded_batches, split_rows
-from relabel_store.generate.images import ImageSource
 from relabel_store.generate.observer import BatchReport
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.profile import Profile, Stage
 from relabel_store.generate.reduce import Kept
 from relabel_store.generate.scoring import Scorer, Scoring
 from relabel_store.generate.teacher import Teacher, TeacherInput
+from relabel_store.images.source import ImageSource
 from relabel_store.labels.pooling import pool_image
 from relabel_store.labels.topk import sort_ranks
 from relabel_store.labels.values import ValueStep

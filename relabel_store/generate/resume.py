@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from relabel_store.errors import DamagedFileError, ImagesChangedError, SettingsChangedError
-from relabel_store.generate.images import ImageSource, describe_changes
+from relabel_store.images.source import ImageSource, describe_changes
 from relabel_store.manifest import Manifest
 from relabel_store.store.journal import PartRecord, facts_path, mtimes_path
 from relabel_store.store.samples import Status, planned_samples

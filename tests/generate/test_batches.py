@@ -10,9 +10,9 @@ from PIL import Image
 from relabel_store.errors import ImageReadError
 from relabel_store.generate import batches as batches_module
 from relabel_store.generate.batches import Batch, decoded_batches, split_rows, with_retries
-from relabel_store.generate.images import open_images
-from relabel_store.generate.sources.folders import ClassFolders
 from relabel_store.generate.teacher import TeacherInput
+from relabel_store.images.folders import ClassFolders
+from relabel_store.images.recognise import open_images
 
 INPUT = TeacherInput((20, 30))
 

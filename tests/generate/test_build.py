@@ -43,8 +43,8 @@ from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.profile import Stage
 from relabel_store.generate.share import Share, hold_share
-from relabel_store.generate.sources.folders import ClassFolders
 from relabel_store.generate.toy import ColourTeacher, build_colours
+from relabel_store.images.folders import ClassFolders
 from relabel_store.manifest import Classes
 from relabel_store.store.reader import open_store
 from relabel_store.testing import file_digests

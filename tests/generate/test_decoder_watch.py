@@ -16,8 +16,8 @@ from relabel_store.generate import batches as batches_module
 from relabel_store.generate import decoder_watch
 from relabel_store.generate.batches import Batch, decoded_batches
 from relabel_store.generate.decode import Decoded, decode_image
-from relabel_store.generate.images import open_images
 from relabel_store.generate.teacher import TeacherInput
+from relabel_store.images.recognise import open_images
 
 INPUT = TeacherInput((20, 30))
 EVIL = b"an image that a decoder cannot stand"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from relabel_store.generate.images import open_images
 from relabel_store.generate.limit import LimitedImages
+from relabel_store.images.recognise import open_images
 
 
 @pytest.mark.parametrize("limit", [1, 4, 5, 11, 12])

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.images import open_images
+from relabel_store.images.recognise import open_images
 
 Listed = Callable[..., Path]
 

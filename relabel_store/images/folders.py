@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.names import SUFFIXES, Names, Texts, is_image, require_utf8
+from relabel_store.images.names import SUFFIXES, Names, Texts, is_image, require_utf8
 from relabel_store.sample_ids import sample_id_of
 
 

@@ -65,7 +65,7 @@ def test_a_limit_takes_the_same_images(packed: str, tree: Path, tmp_path: Path, 
 
 def test_a_build_that_failed_goes_on(packed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     undisturbed = label(packed, tmp_path / "undisturbed.zarr")
-    from relabel_store.generate.images import open_images
+    from relabel_store.images.recognise import open_images
 
     source_class = type(open_images(packed))
     read = source_class.read
@@ -91,7 +91,7 @@ def test_a_build_that_failed_goes_on(packed: str, tmp_path: Path, monkeypatch: p
 def test_other_images_in_the_same_place_are_noticed_when_a_build_goes_on(
     pack: Callable[[str], str], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from relabel_store.generate.sources.tars import TarImages
+    from relabel_store.images.tars import TarImages
 
     out = tmp_path / "labels.zarr"
     tar = pack("tar")

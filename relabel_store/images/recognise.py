@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.folders import ClassFolders, has_images
-from relabel_store.generate.sources.lists import open_list, read_csv, read_parquet_list
-from relabel_store.generate.sources.names import SUFFIXES, is_image
-from relabel_store.generate.sources.parquet_images import holds_images, open_parquet
-from relabel_store.generate.sources.patterns import expand, is_pattern
-from relabel_store.generate.sources.places import (
+from relabel_store.images.folders import ClassFolders, has_images
+from relabel_store.images.lists import open_list, read_csv, read_parquet_list
+from relabel_store.images.names import SUFFIXES, is_image
+from relabel_store.images.parquet_images import holds_images, open_parquet
+from relabel_store.images.patterns import expand, is_pattern
+from relabel_store.images.places import (
     LocalFile,
     Place,
     is_url,
@@ -28,12 +28,12 @@ from relabel_store.generate.sources.places import (
     open_place,
     require_location,
 )
-from relabel_store.generate.sources.remote_folders import RemoteFolders
-from relabel_store.generate.sources.tars import index_folder_name, open_tars
+from relabel_store.images.remote_folders import RemoteFolders
+from relabel_store.images.tars import index_folder_name, open_tars
 from relabel_store.store.cache import default_cache_dir
 
 if TYPE_CHECKING:
-    from relabel_store.generate.images import ImageSource
+    from relabel_store.images.source import ImageSource
 
 log = logging.getLogger("relabel_store.build")
 

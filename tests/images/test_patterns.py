@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.patterns import expand, is_pattern
+from relabel_store.images.patterns import expand, is_pattern
 
 
 @pytest.mark.parametrize(

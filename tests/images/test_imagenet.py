@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import doctest
 
-from relabel_store.generate.sources import imagenet
+from relabel_store.images import imagenet
 
 
 def test_the_examples_of_names_hold():

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.imagenet import imagenet_id
-from relabel_store.generate.sources.names import (
+from relabel_store.images.imagenet import imagenet_id
+from relabel_store.images.names import (
     SUFFIXES,
     Names,
     OptionalTexts,
@@ -29,9 +29,9 @@ from relabel_store.generate.sources.names import (
     require_unique,
     require_utf8,
 )
-from relabel_store.generate.sources.places import Place, RemoteFile
-from relabel_store.generate.sources.tar_index import TarFacts, TarIndex, describe_files
-from relabel_store.generate.sources.tar_members import BLOCK, Member, scan_tar
+from relabel_store.images.places import Place, RemoteFile
+from relabel_store.images.tar_index import TarFacts, TarIndex, describe_files
+from relabel_store.images.tar_members import BLOCK, Member, scan_tar
 from relabel_store.sample_ids import sample_id_of
 
 log = logging.getLogger("relabel_store.build")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.images import open_images
-from relabel_store.generate.sources import tars as tars_module
-from relabel_store.generate.sources.tars import TarImages
+from relabel_store.images import tars as tars_module
+from relabel_store.images.recognise import open_images
+from relabel_store.images.tars import TarImages
 
 Make = Callable[..., Path]
 

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from relabel_store.canonical import canonical_json, read_json
-from relabel_store.generate.sources.names import Names, OptionalTexts, Texts
-from relabel_store.generate.sources.places import Place, Stamp
+from relabel_store.images.names import Names, OptionalTexts, Texts
+from relabel_store.images.places import Place, Stamp
 
 log = logging.getLogger("relabel_store.build")
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.images import open_images
-from relabel_store.generate.sources.parquet_images import ImageColumn, ParquetImages, image_column
+from relabel_store.images.parquet_images import ImageColumn, ParquetImages, image_column
+from relabel_store.images.recognise import open_images
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from relabel_store.generate.images import describe_changes
+from relabel_store.images.source import describe_changes
 
 
 def test_changes_are_named():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.names import is_image, plain_path
+from relabel_store.images.names import is_image, plain_path
 
 BLOCK = 512
 _MAX_HEADER = 1 << 20  # of one member: names, times and the like take a few hundred bytes

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.columns import (
+from relabel_store.images.columns import (
     ID_COLUMN,
     OTHER_ID_COLUMNS,
     PATH_COLUMNS,
@@ -25,8 +25,8 @@ from relabel_store.generate.sources.columns import (
     ids_of_column,
     pick,
 )
-from relabel_store.generate.sources.imagenet import imagenet_id
-from relabel_store.generate.sources.names import (
+from relabel_store.images.imagenet import imagenet_id
+from relabel_store.images.names import (
     Names,
     OptionalTexts,
     Texts,
@@ -35,7 +35,7 @@ from relabel_store.generate.sources.names import (
     plain_path,
     require_utf8,
 )
-from relabel_store.generate.sources.places import Place
+from relabel_store.images.places import Place
 from relabel_store.sample_ids import sample_id_of
 
 _BYTES_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "data")

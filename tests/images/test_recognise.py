@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relabel_store.errors import ImageSourceError, MissingDependencyError
-from relabel_store.generate.images import open_images
+from relabel_store.images.recognise import open_images
 
 
 def test_every_kind_is_recognised_and_reads_the_same_images(kind: str, packed: str, tree: Path):

@@ -1,13 +1,9 @@
-"""Image sources: the images to label, in row order, wherever they lie."""
+"""What every place that images can lie in offers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
-
-from relabel_store.generate.sources.recognise import open_images
-
-__all__ = ["ImageSource", "describe_changes", "open_images"]
 
 _NAMED = 3  # paths named in a message
 

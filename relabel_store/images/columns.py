@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.names import OptionalTexts, Texts, require_unique
+from relabel_store.images.names import OptionalTexts, Texts, require_unique
 
 ID_COLUMN = "sample_id"
 OTHER_ID_COLUMNS = ("id", "__key__", "key", "image_id")

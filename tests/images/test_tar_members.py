@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.tar_members import Member, scan_tar
+from relabel_store.images.tar_members import Member, scan_tar
 
 Change = Callable[[bytearray], None]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.names import (
+from relabel_store.images.names import (
     OptionalTexts,
     Texts,
     drop_shared_folders,

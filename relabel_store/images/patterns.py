@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.places import attempt, is_url
+from relabel_store.images.places import attempt, is_url
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")

@@ -14,9 +14,10 @@ import pytest
 
 from relabel_store.errors import ImageSourceError
 from relabel_store.generate.batches import decoded_batches
-from relabel_store.generate.images import ImageSource, open_images
-from relabel_store.generate.sources.places import LocalFile, RemoteFile, attempt
 from relabel_store.generate.teacher import TeacherInput
+from relabel_store.images.places import LocalFile, RemoteFile, attempt
+from relabel_store.images.recognise import open_images
+from relabel_store.images.source import ImageSource
 
 
 def upload(local: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.sources.columns import (
+from relabel_store.images.columns import (
     CLASS_COLUMNS,
     ID_COLUMN,
     OTHER_ID_COLUMNS,
@@ -24,7 +24,7 @@ from relabel_store.generate.sources.columns import (
     pick,
     text_column,
 )
-from relabel_store.generate.sources.names import (
+from relabel_store.images.names import (
     Names,
     OptionalTexts,
     Texts,
@@ -34,7 +34,7 @@ from relabel_store.generate.sources.names import (
     plain_path,
     require_utf8,
 )
-from relabel_store.generate.sources.places import Place, attempt, is_url, open_place
+from relabel_store.images.places import Place, attempt, is_url, open_place
 
 _THIS_MACHINE = re.compile("/|(?:file|local):", re.IGNORECASE)
 _NAMED = 3  # missing files named in a message

@@ -9,8 +9,8 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.generate.images import open_images
-from relabel_store.generate.sources.names import SUFFIXES
+from relabel_store.images.names import SUFFIXES
+from relabel_store.images.recognise import open_images
 
 
 def write(root: Path, *paths: str) -> Path:

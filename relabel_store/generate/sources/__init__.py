@@ -1,1 +1,0 @@
-"""The kinds of places that images can lie in, one module each."""
