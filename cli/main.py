@@ -18,6 +18,7 @@ EXIT_COULD_NOT = 3
 _COMMANDS = {
     "build": "cmd_build",
     "cache": "cmd_cache",
+    "convert": "cmd_convert",
     "demo": "cmd_demo",
     "inspect": "cmd_inspect",
     "status": "cmd_status",
@@ -48,9 +49,7 @@ class _LazyGroup(click.Group):
         except OSError as error:
             _fail(f"{error.filename!r}: {error.strerror}" if error.filename else str(error))
         except KeyboardInterrupt:
-            _fail(
-                "interrupted; finished parts stay (of --shard-rows images each), run the same command again to go on"
-            )
+            _fail("interrupted; finished parts stay, run the same command again to go on")
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The progress of a build: a line on a terminal, and lines in the log."""
+"""The progress of long commands: a line on a terminal, and lines in the log."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from relabel_store.convert.observer import ConversionObserver
 from relabel_store.generate.observer import BuildObserver
 
 if TYPE_CHECKING:
+    from relabel_store.convert.source import LabelSource
     from relabel_store.generate.observer import BatchReport
     from relabel_store.images.source import ImageSource
     from relabel_store.manifest import TeacherInfo
@@ -29,18 +31,52 @@ _FOLDERS = ("class-folders", "folder")
 @contextlib.contextmanager
 def show_progress(*, is_quiet: bool) -> Iterator[BuildObserver]:
     """Yield an observer that shows a build on stderr, where that is a terminal, and in the log."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("labelling"),
+    with _progress_bar("labelling", is_quiet=is_quiet) as bar:
+        yield _ProgressObserver(bar, is_quiet=is_quiet)
+
+
+@contextlib.contextmanager
+def show_conversion(*, is_quiet: bool) -> Iterator[ConversionObserver]:
+    """Yield an observer that shows a conversion on stderr, where that is a terminal, and in the log."""
+    with _progress_bar("converting", is_quiet=is_quiet) as bar:
+        yield _ConversionProgress(bar)
+
+
+def _progress_bar(verb: str, *, is_quiet: bool) -> Progress:
+    return Progress(
+        TextColumn(verb),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[facts]}"),
         TimeRemainingColumn(),
-        console=console,
+        console=Console(stderr=True),
         disable=is_quiet or not sys.stderr.isatty(),
     )
-    with bar:
-        yield _ProgressObserver(bar, is_quiet=is_quiet)
+
+
+class _ConversionProgress(ConversionObserver):
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None, facts="", visible=False)
+        self._written = 0
+        self._started = time.monotonic()
+
+    def on_source(self, form: str, source: LabelSource) -> None:
+        text = f"{source.manifest.num_samples:,} label maps of the form {form!r}"
+        log.info(text)
+        if not self._bar.disable:
+            self._bar.console.print(text, highlight=False, soft_wrap=True)
+
+    def on_start(self, samples: int, finished_samples: int) -> None:
+        self._started = time.monotonic()
+        if finished_samples:
+            log.info("going on: %d of %d samples are converted already", finished_samples, samples)
+        self._bar.update(self._task, total=samples, completed=finished_samples, visible=True)
+
+    def on_part(self, samples: int) -> None:
+        self._written += samples
+        rate = self._written / max(time.monotonic() - self._started, 1e-9)
+        self._bar.update(self._task, advance=samples, facts=f"{rate:,.0f} samples/s")
 
 
 class _ProgressObserver(BuildObserver):

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from relabel_store.convert.run import ConversionReport
     from relabel_store.generate.build import BuildReport
     from relabel_store.generate.catalog import CatalogEntry
     from relabel_store.generate.forecast import Forecast
@@ -279,6 +280,23 @@ def build_report(report: BuildReport) -> str:
     return "\n".join(lines)
 
 
+def conversion_report(report: ConversionReport) -> str:
+    """Return what a conversion did."""
+    rate = report.samples / max(report.seconds, 1e-9)
+    size = "" if report.size_bytes is None else f", {_bytes(report.size_bytes)}"
+    lines = [
+        f"{report.location}: {_count(report.samples, 'sample')} from {report.source_form!r} to "
+        f"{report.target_form!r}{size}, {_hours(report.seconds)} ({rate:,.0f} samples/s)",
+        *report.notes,
+    ]
+    if report.without_label:
+        lines.append(f"{_count(len(report.without_label), 'sample')} without a label:")
+        lines += [f"  {name!r}: {reason}" for name, reason in report.without_label[:_LISTED_BAD_IMAGES]]
+        if len(report.without_label) > _LISTED_BAD_IMAGES:
+            lines.append(f"  and {len(report.without_label) - _LISTED_BAD_IMAGES} more")
+    return "\n".join(lines)
+
+
 def store_summary(summary: StoreSummary) -> str:
     """Return a store in one screen."""
     manifest = summary.manifest
@@ -318,7 +336,7 @@ def store_summary(summary: StoreSummary) -> str:
 def _state(summary: StoreSummary) -> str:
     text = f"{summary.manifest.state.value}, {_count(summary.labelled, 'sample')} labelled"
     if summary.bad_images:
-        text += f", {_count(summary.bad_images, 'bad image')}"
+        text += f", {summary.bad_images:,} without a label"
     if summary.missing:
         text += f", {summary.missing} not yet ({summary.parts_finished} of {_count(summary.parts, 'part')} finished)"
     return text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from relabel_store.version import __version__
 
 if TYPE_CHECKING:
+    from relabel_store.convert.run import convert as convert
     from relabel_store.generate.build import build as build
     from relabel_store.labels.maps import LabelMap as LabelMap
     from relabel_store.labels.maps import LabelMaps as LabelMaps
@@ -24,10 +25,11 @@ _HOMES = {
     "LabelStore": "relabel_store.store.reader",
     "Manifest": "relabel_store.manifest",
     "build": "relabel_store.generate.build",
+    "convert": "relabel_store.convert.run",
     "open_store": "relabel_store.store.reader",
 }
 
-__all__ = ["LabelMap", "LabelMaps", "LabelStore", "Manifest", "__version__", "build", "open_store"]
+__all__ = ["LabelMap", "LabelMaps", "LabelStore", "Manifest", "__version__", "build", "convert", "open_store"]
 
 
 def __getattr__(name: str) -> Any:

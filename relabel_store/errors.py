@@ -23,6 +23,7 @@
     │   ├── JoinError                                    images without labels, or labels without images
     │   ├── ClassOrderError                              classes in another order
     │   └── GeometryError                                images that show something else than was labelled
+    ├── LabelSourceError            (ValueError)         labels of another form that cannot be used as a whole
     ├── ImageSourceError            (ValueError)         the images as a whole cannot be used
     ├── ImageReadError              (OSError)            one image that cannot be read, after retries
     ├── BadImageError               (ValueError)         one image that cannot be decoded
@@ -62,6 +63,7 @@ __all__ = [
     "ImagesChangedError",
     "JoinError",
     "LabelMismatchError",
+    "LabelSourceError",
     "ManifestError",
     "MissingDependencyError",
     "NoDenseMapError",
@@ -164,6 +166,10 @@ class ClassOrderError(LabelMismatchError):
 
 class GeometryError(LabelMismatchError):
     """An image that shows something else than the one that was labelled."""
+
+
+class LabelSourceError(RelabelStoreError, ValueError):
+    """Labels of another form that cannot be used as a whole: not recognised, contradictory, or nothing for a map."""
 
 
 class ImageSourceError(RelabelStoreError, ValueError):

@@ -24,7 +24,7 @@ LAYERS = (
     {"generate", "inspect", "convert", "validate", "publish", "torch"},
     {"images"},
     {"store"},
-    {"labels", "manifest"},
+    {"labels", "manifest", "class_names"},
     {"schema", "spec", "canonical", "sample_ids", "version"},
     {"errors"},
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relabel_store.class_names import read_class_names
 from relabel_store.errors import (
     MissingDependencyError,
     NoDenseMapError,
@@ -440,35 +441,3 @@ def _imagenet_classes(tag: str, num_classes: int) -> Classes:
         [info.index_to_description(row) for row in rows],
         f"timm {subset}",
     )
-
-
-def read_class_names(path: Path, num_classes: int) -> list[str]:
-    """Return the classes of a file, in order.
-
-    Raises
-    ------
-    TeacherError
-        The file cannot be read, holds another number of classes, or one of them twice.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise TeacherError(
-            f"class names {str(path)!r}: {error}; expected UTF-8 text, one class a line"
-        ) from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TeacherError(f"class names {path.name!r}: {type(names).__name__}, expected a list of names")
-    names = [name.strip() for name in names]
-    while names and not names[-1]:
-        names.pop()
-    if len(names) != num_classes:
-        raise TeacherError(
-            f"class names {path.name!r}: {len(names)} names, expected {num_classes}, the class count"
-        )
-    repeated = next((name for position, name in enumerate(names) if name in names[:position]), None)
-    if repeated is not None:
-        raise TeacherError(
-            f"class names {path.name!r}: {repeated!r} is there twice; folders are matched by name"
-        )
-    return names

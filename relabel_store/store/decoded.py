@@ -58,7 +58,7 @@ class DecodedStore(LabelStore):
 
     @property
     def bad_images(self) -> dict[int, str]:
-        """The rows whose image could not be decoded, and why."""
+        """The rows that got no label although their part is finished, and why."""
         return self._facts.bad_images
 
     @property

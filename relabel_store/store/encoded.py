@@ -89,23 +89,42 @@ class EncodedStore(LabelStore):
 
     @cached_property
     def bad_images(self) -> dict[int, str]:
-        """The rows whose image could not be decoded, and why."""
+        """The rows that got no label although their part is finished, and why."""
         return {bad.row: bad.reason for part in self.parts.values() for bad in part.bad_images}
 
     @cached_property
     def samples(self) -> pa.Table:
         """The sample table, as `LabelStore.samples` describes it."""
         if self._are_samples_in_parts:
-            pieces = [
-                self._shards.read_samples(part, partial(self._sound_file, part))
-                for part in sorted(self.parts)
-            ]
+            pieces = [self._samples_of_part(part) for part in sorted(self.parts)]
             return pa.concat_tables(pieces).combine_chunks()
         samples = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA)
         if self._completion is None:
             facts = self._read_facts()
             samples = sample_tables.with_facts(samples, facts, self.manifest.layout.shard_rows)
         return samples
+
+    def samples_that_are_sound(self, planned: pa.Table) -> pa.Table:
+        """Return the sample table where those of some parts may be damaged: their rows are taken from another.
+
+        Parameters
+        ----------
+        planned
+            The table that the store was begun with.
+        """
+        if not self._are_samples_in_parts:
+            return self.samples
+        pieces = []
+        for part in sorted(self.parts):
+            rows = self.manifest.rows_of_part(part)
+            try:
+                pieces.append(self._samples_of_part(part))
+            except FormatError:
+                pieces.append(planned.slice(rows.start, len(rows)))
+        return pa.concat_tables(pieces).combine_chunks()
+
+    def _samples_of_part(self, part: int) -> pa.Table:
+        return self._shards.read_samples(part, partial(self._sound_file, part))
 
     @cached_property
     def _samples_file(self) -> Path | bytes:

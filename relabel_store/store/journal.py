@@ -18,7 +18,7 @@ _RECORD_FILE = re.compile(r"part-.*\.json")
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that got no label, and why."""
+    """A row of a finished part that has no label, and why: a bad image, or of converted labels a bad label file."""
 
     row: int
     reason: str

@@ -18,7 +18,7 @@ from relabel_store.errors import NoLabelError
 from relabel_store.labels.maps import LabelMap, LabelMaps
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import Arrays
-from relabel_store.store.samples import SampleIndex
+from relabel_store.store.samples import SampleIndex, Status
 
 if TYPE_CHECKING:
     from relabel_store.store.encoded import EncodedStore
@@ -76,7 +76,7 @@ class LabelStore(ABC):
     @property
     @abstractmethod
     def bad_images(self) -> dict[int, str]:
-        """The rows whose image could not be decoded, and why."""
+        """The rows that got no label although their part is finished, and why."""
 
     @property
     @abstractmethod
@@ -260,7 +260,9 @@ class LabelStore(ABC):
         row = without[0]
         more = f" (and {len(without) - 1} more of the rows asked for)" if len(without) > 1 else ""
         if row in self.bad_images:
-            why = f"its image could not be decoded: {self.bad_images[row]}"
+            is_bad = self.samples["status"][row].as_py() == Status.BAD_IMAGE.value
+            what = "image could not be decoded" if is_bad else "label could not be converted"
+            why = f"its {what}: {self.bad_images[row]}"
         else:
             why = "its part is not built; run the same build again to finish the store"
         raise NoLabelError(

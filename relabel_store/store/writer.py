@@ -229,8 +229,14 @@ class StoreWriter:
         return cls.resume(files)
 
     @classmethod
-    def resume(cls, location: Location) -> StoreWriter:
+    def resume(cls, location: Location, planned: pa.Table | None = None) -> StoreWriter:
         """Go on with a store.
+
+        Parameters
+        ----------
+        planned
+            The sample table that it was begun with. A finished store whose parts hold their samples is gone on with
+            although some of them are damaged only if it is known.
 
         Raises
         ------
@@ -245,7 +251,8 @@ class StoreWriter:
         completion = read_completion(files)
         if completion is not None and completion.manifest is not None:
             store = EncodedStore(files)
-            return cls(files, store.manifest, store.samples)
+            samples = store.samples if planned is None else store.samples_that_are_sound(planned)
+            return cls(files, store.manifest, samples)
         manifest = read_manifest(files, None)
         if manifest is None:
             names = " or ".join(repr(encoding.manifest_file) for encoding in ENCODINGS.values())
@@ -370,11 +377,11 @@ class StoreWriter:
             if found is None or found.shape != expected or found.dtype != array.dtype:
                 raise ValueError(f"part {part}: {name} do not have dtype {array.dtype} and shape {expected}")
         statuses = labels.facts["status"].to_pylist()
-        bad = [row for row, status in zip(rows, statuses, strict=True) if status == Status.BAD_IMAGE.value]
-        if set(statuses) - {Status.LABELLED.value, Status.BAD_IMAGE.value}:
+        without = [row for row, status in zip(rows, statuses, strict=True) if status != Status.LABELLED.value]
+        if set(statuses) - set(Status):
             raise ValueError(f"part {part}: statuses {sorted(set(statuses))}")
-        if sorted(image.row for image in labels.bad_images) != bad:
-            raise ValueError(f"part {part}: bad images do not fit the statuses, {bad}")
+        if sorted(image.row for image in labels.bad_images) != without:
+            raise ValueError(f"part {part}: reasons for having no label do not fit the statuses, {without}")
         good = labels.is_labelled
         indices, values = labels.indices[good], labels.values[good]
         if indices.size and int(indices.max()) >= label_map.num_classes:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import sys
@@ -13,7 +12,7 @@ import torch
 
 from relabel_store.errors import NoDenseMapError, OptionError, TeacherError, UnknownTeacherError, WeightsError
 from relabel_store.generate.aliases import ALIASES
-from relabel_store.generate.load import TeacherOptions, load_teacher, planned_input_size, read_class_names
+from relabel_store.generate.load import TeacherOptions, load_teacher, planned_input_size
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.teacher import check_identity, probe_grid
 from relabel_store.generate.toy import ColourTeacher
@@ -202,30 +201,6 @@ def test_a_factory_that_makes_something_else_is_refused(tmp_path: Path, monkeypa
     with pytest.raises(TeacherError, match="returned int, expected an object with facts"):
         load_teacher("my_teachers:make")
     sys.modules.pop("my_teachers")
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("n.txt", "cat\ndog\n", "2 names, expected 3"),
-        ("n.txt", "cat\ndog\ncat\n", "'cat' is there twice"),
-        ("n.json", '{"cat": 1}', "expected a list"),
-        ("n.json", "[1, 2, 3]", "expected a list of names"),
-        ("n.json", "[", "expected UTF-8 text"),
-        ("missing.txt", None, "No such file"),
-    ],
-    ids=["too few", "twice", "object", "numbers", "broken", "missing"],
-)
-def test_a_broken_list_of_classes_is_refused(tmp_path: Path, name: str, text: str | None, message: str):
-    if text is not None:
-        (tmp_path / name).write_text(text)
-    with pytest.raises(TeacherError, match=message):
-        read_class_names(tmp_path / name, 3)
-
-
-def test_classes_may_be_json(tmp_path: Path):
-    (tmp_path / "n.json").write_text(json.dumps(["a, b", "c", "d"]))
-    assert read_class_names(tmp_path / "n.json", 3) == ["a, b", "c", "d"]
 
 
 def test_an_unknown_interpolation_is_refused(tmp_path: Path):

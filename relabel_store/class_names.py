@@ -1,0 +1,40 @@
+"""The names of a teacher's classes, in order, from a file of the user's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from relabel_store.errors import TeacherError
+
+
+def read_class_names(path: Path, num_classes: int) -> list[str]:
+    """Return the classes of a file, in order.
+
+    Raises
+    ------
+    TeacherError
+        The file cannot be read, holds another number of classes, or one of them twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise TeacherError(
+            f"class names {str(path)!r}: {error}; expected UTF-8 text, one class a line"
+        ) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TeacherError(f"class names {path.name!r}: {type(names).__name__}, expected a list of names")
+    names = [name.strip() for name in names]
+    while names and not names[-1]:
+        names.pop()
+    if len(names) != num_classes:
+        raise TeacherError(
+            f"class names {path.name!r}: {len(names)} names, expected {num_classes}, the class count"
+        )
+    repeated = next((name for position, name in enumerate(names) if name in names[:position]), None)
+    if repeated is not None:
+        raise TeacherError(
+            f"class names {path.name!r}: {repeated!r} is there twice; folders are matched by name"
+        )
+    return names

@@ -1,0 +1,1 @@
+"""Labels from one form into another."""

@@ -1,0 +1,154 @@
+"""Converting labels into a layout of others: beside its final name until all of it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from relabel_store import spec
+from relabel_store.canonical import canonical_json, digest_of, read_json
+from relabel_store.convert.observer import ConversionObserver
+from relabel_store.convert.source import LabelSource
+from relabel_store.convert.target import LabelTarget
+from relabel_store.convert.workers import each_part
+from relabel_store.errors import SettingsChangedError, TargetExistsError
+from relabel_store.store.journal import BadImage
+from relabel_store.store.local_files import create_file, sync_directory
+from relabel_store.store.locks import hold_lock
+from relabel_store.store.samples import with_facts
+
+_IDENTITY_FILE = "identity"
+_CONTENT = "content"
+
+
+def convert_into_files(
+    source: LabelSource,
+    path: Path,
+    form: str,
+    make_target: Callable[[Path], LabelTarget],
+    *,
+    workers: int,
+    observer: ConversionObserver,
+) -> list[BadImage]:
+    """Write labels in a layout of others, or go on where an earlier attempt was stopped; return rows without a label.
+
+    Parameters
+    ----------
+    path
+        Where the file or folder is to be; it appears there whole. Until then it grows in ``.NAME.converting`` beside.
+    make_target
+        Called with the path where the layout grows.
+    workers
+        Processes that read and write parts; 1 does it in this one.
+
+    Raises
+    ------
+    TargetExistsError
+        Something is at the path already.
+    OptionError
+        The layout cannot hold these labels.
+    SettingsChangedError
+        Another conversion was begun there.
+    StoreBusyError
+        Another process of this host is at it.
+    EngineError
+        A worker was killed.
+    """
+    _require_free(path)
+    workshop = path.with_name(f".{path.name}.converting")
+    was_there = workshop.exists()
+    busy = f"output {str(path)!r}: another process is converting into it; wait for it, or choose another path"
+    with hold_lock(workshop / "lock", busy=busy):
+        _require_free(path)
+        try:
+            _require_same_conversion(source, form, workshop, path)
+            target = make_target(workshop / _CONTENT)
+            without_label = _write(source, target, workshop, workers=workers, observer=observer)
+        except BaseException:
+            if not was_there and not any(workshop.glob("part-*")) and not (workshop / _CONTENT).exists():
+                shutil.rmtree(workshop)  # refused before anything was written
+            raise
+        (workshop / _CONTENT).rename(path)
+        sync_directory(path.parent)
+        shutil.rmtree(workshop)
+    return without_label
+
+
+def _require_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise TargetExistsError(
+            f"output {str(path)!r}: is there already, expected a path that is free; remove it, or choose another"
+        )
+    if not path.parent.is_dir():
+        raise TargetExistsError(
+            f"output {str(path)!r}: there is no folder {str(path.parent)!r}; make it first"
+        )
+
+
+def _require_same_conversion(source: LabelSource, form: str, workshop: Path, path: Path) -> None:
+    identity = digest_of(canonical_json({"form": form, "manifest": source.manifest.to_dict()})).encode()
+    file = workshop / _IDENTITY_FILE
+    if not create_file(file, identity) and file.read_bytes() != identity:
+        raise SettingsChangedError(
+            f"output {str(path)!r}: a conversion of other labels, or into another form, was begun in "
+            f"{workshop.name!r}; run the command that it was begun with, or remove that folder"
+        )
+
+
+def _write(
+    source: LabelSource, target: LabelTarget, workshop: Path, *, workers: int, observer: ConversionObserver
+) -> list[BadImage]:
+    manifest = source.manifest
+    write_part = _WritePart(source, target, workshop)
+    parts = list(range(manifest.num_parts))
+    if target.is_sequential:
+        workers = 1
+        _remove(workshop / _CONTENT)
+        for part in parts:
+            write_part.marker(part).unlink(missing_ok=True)
+    missing = [part for part in parts if not write_part.marker(part).exists()]
+    left = sum(len(manifest.rows_of_part(part)) for part in missing)
+    observer.on_start(manifest.num_samples, manifest.num_samples - left)
+    target.begin(source)
+    for written in each_part(write_part, missing, workers):
+        observer.on_part(written)
+    target.finish(source)
+    return [bad for part in parts for bad in write_part.read_marker(part)]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+class _WritePart:
+    """Reads a part, writes it, and marks it as written."""
+
+    def __init__(self, source: LabelSource, target: LabelTarget, workshop: Path) -> None:
+        self._source, self._target, self._workshop = source, target, workshop
+        self._samples = source.samples
+
+    def marker(self, part: int) -> Path:
+        """Return the file that says that a part is written."""
+        return self._workshop / spec.part_name(part)
+
+    def __call__(self, part: int) -> int:
+        manifest = self._source.manifest
+        rows, labels = manifest.rows_of_part(part), self._source.read_part(part)
+        planned = self._samples.slice(rows.start, len(rows))
+        samples = with_facts(planned, {0: labels.facts}, max(len(rows), 1))
+        self._target.write_part(manifest, part, samples, labels)
+        without_label = [[bad.row, bad.reason] for bad in labels.bad_images]
+        create_file(self.marker(part), canonical_json({"without_label": without_label}))
+        return len(rows)
+
+    def read_marker(self, part: int) -> list[BadImage]:
+        """Return the rows of a written part that have no label."""
+        document = read_json(self.marker(part).read_bytes())
+        return [BadImage(row, reason) for row, reason in document["without_label"]]
