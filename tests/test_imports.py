@@ -42,7 +42,12 @@ TESTING_BELOW = {
 # Who may import what is heavy, or has one door only.
 DOORS = {
     "zarr": ("relabel_store.store.zarr_v1",),
-    "pyarrow": ("relabel_store.store", "relabel_store.generate", "relabel_store.testing"),
+    "pyarrow": (
+        "relabel_store.store",
+        "relabel_store.generate",
+        "relabel_store.testing",
+        "relabel_store.validate",
+    ),
     "torch": ("relabel_store.generate", "relabel_store.torch"),
     "torchvision": ("relabel_store.generate", "relabel_store.torch"),
     "timm": ("relabel_store.generate", "relabel_store.torch"),
