@@ -1,0 +1,262 @@
+"""Arrays of other people's label maps, checked: which rows are damaged, and what cannot be label maps at all.
+
+Damage of a row is a reason, by its position among the rows that were looked at, and the other rows are used. What
+would make every row wrong (probabilities, too few classes, indices that were rounded) is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relabel_store import spec
+from relabel_store.convert.source import encode_scores, facts_of
+from relabel_store.errors import AbsentRuleError, LabelSourceError
+from relabel_store.labels.topk import FloatArray, IndexArray
+from relabel_store.manifest import AbsentRule, Manifest
+from relabel_store.store.arrays import array_specs
+from relabel_store.store.journal import BadImage
+from relabel_store.store.writer import PartLabels
+
+Reasons = dict[int, str]
+
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_SUM_TOLERANCE = 0.01  # of float16 probabilities of a cell, each rounded on its own
+_MAX_NEGATIVE_FRACTION = 0.01  # as `build` has it
+
+
+def whole_indices(
+    indices: NDArray[Any], num_classes: int, sample_ids: Sequence[str]
+) -> tuple[NDArray[np.int64], Reasons]:
+    """Return class indices of any numeric dtype as integers, 0 where they are none.
+
+    Parameters
+    ----------
+    indices
+        ``(n, k, n_rows, n_cols)``, of integers or of floats that hold them.
+    sample_ids
+        What the n rows are called in messages.
+
+    Returns
+    -------
+    indices : ndarray
+        int64, below `num_classes`.
+    reasons : dict
+        Of rows with negative numbers, fractions, NaN, or numbers past what a class index can be.
+
+    Raises
+    ------
+    LabelSourceError
+        No numbers, numbers that their dtype has rounded, or more classes than `num_classes`.
+    """
+    if indices.dtype.kind not in "iuf":
+        raise LabelSourceError(f"class indices: of dtype {indices.dtype}, expected integers")
+    is_class = (indices >= 0) & (indices.astype(np.float64) <= spec.MAX_NUM_CLASSES)
+    if indices.dtype.kind == "f":
+        is_class &= np.floor(indices) == indices
+    reasons = {
+        row: f"class index {indices[row][~is_class[row]][0]:g}, expected a whole number from 0"
+        for row in _rows_with(~is_class)
+    }
+    whole = np.where(is_class, indices, 0).astype(np.int64)
+    if indices.dtype.kind == "f":
+        _require_not_rounded(whole, indices.dtype, num_classes, sample_ids)
+    for row in _rows_with(whole >= num_classes)[:1]:
+        raise LabelSourceError(
+            f"labels of {sample_ids[row]!r}: class index {whole[row].max()}, expected below {num_classes}; "
+            "say how many classes the teacher tells apart with --num-classes, or remove these labels if damaged"
+        )
+    return whole, reasons
+
+
+def _require_not_rounded(
+    indices: NDArray[np.int64], dtype: np.dtype[Any], num_classes: int, sample_ids: Sequence[str]
+) -> None:
+    last = 2 ** (
+        np.finfo(dtype).nmant + 1
+    )  # every integer up to here is exact, but the next one is rounded to it
+    is_doubtful = (indices > last) | ((indices == last) & (num_classes > last + 1))
+    for row in _rows_with(is_doubtful)[:1]:
+        raise LabelSourceError(
+            f"labels of {sample_ids[row]!r}: class index {indices[row].max()} as {dtype}, which rounds whole numbers "
+            f"past {last:,} and so changed most of these classes; have the labels written again with integers"
+        )
+
+
+def damaged_rows(
+    indices: NDArray[np.int64], values: FloatArray, rest: FloatArray | None, num_classes: int
+) -> Reasons:
+    """Return why rows cannot be used: values or `rest` that are no finite numbers, a class twice in a cell.
+
+    Parameters
+    ----------
+    indices, values
+        ``(n, k, n_rows, n_cols)``.
+    rest
+        ``(n, n_rows, n_cols)``, the log-sum-exp of the classes not kept; None is not there.
+    """
+    reasons: Reasons = {}
+    for row in _rows_with(_has_class_twice(indices)):
+        cell = tuple(int(at) for at in np.argwhere(_has_class_twice(indices[row : row + 1])[0])[0])
+        reasons[row] = f"a class twice in cell {cell}"
+    if rest is not None and indices.shape[1] < num_classes:  # where nothing is left out it is not looked at
+        reasons.update(_unusable("rest", rest))
+    reasons.update(_unusable("value", values))
+    return reasons
+
+
+def _has_class_twice(indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    falling = np.sort(indices, axis=1)
+    return np.asarray(np.any(falling[:, 1:] == falling[:, :-1], axis=1))  # (n, n_rows, n_cols)
+
+
+def _unusable(what: str, numbers: FloatArray) -> Reasons:
+    is_usable = np.abs(numbers) <= _FLOAT16_MAX  # not so for NaN
+    return {
+        row: f"{what} {numbers[row][~is_usable[row]][0]:g}, expected a number of at most {_FLOAT16_MAX:g}"
+        for row in _rows_with(~is_usable)
+    }
+
+
+def _rows_with(is_so: NDArray[np.bool_]) -> list[int]:
+    rows: list[int] = np.flatnonzero(is_so.any(axis=tuple(range(1, is_so.ndim)))).tolist()
+    return rows
+
+
+def are_probabilities(values: FloatArray) -> bool:
+    """Tell whether values are probabilities: none outside 0 to 1, and at most 1 in each cell together.
+
+    Parameters
+    ----------
+    values
+        ``(n, k, n_rows, n_cols)``, finite; the more, the surer.
+    """
+    if not values.any() or values.min() < 0 or values.max() > 1:
+        return False
+    return bool(values.sum(axis=1, dtype=np.float64).max() <= 1 + _SUM_TOLERANCE)
+
+
+def require_logits(values: FloatArray, what: str) -> None:
+    """Check that values are scores before softmax.
+
+    Parameters
+    ----------
+    values
+        ``(n, k, n_rows, n_cols)``, finite.
+    what
+        What they are called in the message.
+
+    Raises
+    ------
+    LabelSourceError
+        They are probabilities.
+    """
+    if are_probabilities(values):
+        raise LabelSourceError(
+            f"{what}: all from 0 to 1 and at most 1 in each cell together, which are probabilities, expected logits; "
+            "pooling adds up scores before softmax. Write the teacher's logits, or np.log(values) with "
+            "np.log(1 - values.sum(axis=1)) as rest, and convert those with --absent rest"
+        )
+
+
+def require_fitting_absent_rule(values: FloatArray, absent: AbsentRule | None, what: str) -> None:
+    """Check that absent classes, which count as 0 unless something else was asked for, do not rank above kept ones.
+
+    Raises
+    ------
+    AbsentRuleError
+        More than 1 % of the values are negative, and the rule was not asked for by name.
+    """
+    negative = np.count_nonzero(values < 0) / max(values.size, 1)
+    if absent is None and negative > _MAX_NEGATIVE_FRACTION:
+        raise AbsentRuleError(
+            f"{what}: {negative:.0%} are negative, expected at most {_MAX_NEGATIVE_FRACTION:.0%}, because an absent "
+            "class counts as 0 and would rank above them; use --absent rest if the labels say what the absent classes "
+            "share, or --absent zero to insist"
+        )
+
+
+def rest_of(
+    values: FloatArray, logsumexp: FloatArray, num_classes: int
+) -> tuple[NDArray[np.float64], Reasons]:
+    """Return the log-sum-exp of the classes not kept, from that of all classes.
+
+    Parameters
+    ----------
+    values
+        ``(n, k, n_rows, n_cols)``.
+    logsumexp
+        ``(n, n_rows, n_cols)``, of all classes.
+
+    Returns
+    -------
+    rest : ndarray
+        float64, shape of `logsumexp`; minus infinity where every class is kept. Where so little is left that
+        `logsumexp` cannot tell it from nothing, the most that it may be.
+    reasons : dict
+        Of rows whose kept classes alone come to more than all are said to.
+    """
+    whole = logsumexp.astype(np.float64)
+    if values.shape[1] == num_classes:
+        return np.full(whole.shape, -np.inf), {}
+    with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite are found by `damaged_rows`
+        scores = values.astype(np.float64)
+        best = scores.max(axis=1)
+        kept = best + np.log(np.exp(scores - best[:, None]).sum(axis=1))  # (n, n_rows, n_cols)
+        ulp = np.maximum(_spacing(best, values.dtype), _spacing(whole, logsumexp.dtype))
+        excess = kept - whole
+        # log(exp(whole) - exp(kept)) with neither exponential taken, nor the difference of two numbers close together.
+        rest = whole + np.log(-np.expm1(np.minimum(excess, -ulp)))
+    less = "the log-sum-exp of all classes is less than that of the kept ones, expected at least as much"
+    return rest, dict.fromkeys(_rows_with(excess > 4 * ulp), less)
+
+
+def _spacing(numbers: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:
+    """Return how far apart the numbers of a float dtype lie around some; at least around 1."""
+    exponents = np.floor(np.log2(np.maximum(np.abs(numbers), 1)))
+    return np.asarray(np.exp2(exponents - np.finfo(dtype).nmant))
+
+
+def encode_part(
+    indices: IndexArray,
+    values: FloatArray,
+    rest: FloatArray | None,
+    reasons: Mapping[int, str],
+    manifest: Manifest,
+    part: int,
+) -> PartLabels:
+    """Return a part as a store holds it, of images about which nothing is known.
+
+    Parameters
+    ----------
+    indices, values, rest
+        Of all rows of the part; what those hold that have a reason does not matter.
+    reasons
+        Why rows have no label, by their position in the part.
+
+    Raises
+    ------
+    ValueRangeError
+        A value past what the value step holds.
+    """
+    rows = manifest.rows_of_part(part)
+    arrays = {name: array.full(len(rows)) for name, array in array_specs(manifest).items()}
+    good = np.setdiff1d(np.arange(len(rows)), list(reasons))
+    arrays[spec.INDICES][good], arrays[spec.VALUES][good] = encode_scores(
+        indices[good], values[good].astype(np.float32), manifest
+    )
+    if rest is not None:
+        is_all_kept = manifest.label_map.k == manifest.label_map.num_classes
+        arrays[spec.REST][good] = -np.inf if is_all_kept else rest[good].astype(np.float16)
+    without = tuple(BadImage(rows[row], reasons[row]) for row in sorted(reasons))
+    return PartLabels(
+        indices=arrays[spec.INDICES],
+        values=arrays[spec.VALUES],
+        rest=arrays.get(spec.REST),
+        facts=facts_of(rows, without),
+        mtimes_ns=np.zeros(len(rows), np.int64),
+        bad_images=without,
+    )
