@@ -22,6 +22,9 @@ _SOURCES: dict[str, str] = {
     "store": "relabel_store.convert.stores",
     "npz": "relabel_store.convert.npz",
     "npy": "relabel_store.convert.npy_folder",
+    "fkd": "relabel_store.convert.fkd",
+    "dataset-dr": "relabel_store.convert.dataset_dr",
+    "tinyvit": "relabel_store.convert.tinyvit",
 }
 _TARGETS: dict[str, str] = {}
 

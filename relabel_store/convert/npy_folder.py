@@ -37,7 +37,7 @@ def open_source(location: Location, options: SourceOptions) -> ArraySource:
     tables = [name for name in TABLE_NAMES if (folder / name).is_file()]
     if len(tables) != 1:
         raise LabelSourceError(
-            f"labels {folder.name!r}: {len(tables)} sample tables, expected {' or '.join(map(repr, TABLE_NAMES))}, with "
+            f"labels {folder.name!r}: {len(tables)} sample tables, expected {' or '.join(map(repr, TABLE_NAMES))}: "
             "a line for each map and a column 'sample_id' or 'path': order does not say which image a map is of"
         )
     arrays = {name: open_npy(_file(folder, name)) for name in NAMES if _file(folder, name).is_file()}

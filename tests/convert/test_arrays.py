@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +299,18 @@ def test_only_the_rows_of_a_part_are_read(tmp_path, rng, monkeypatch) -> None:
     read.clear()
     source.read_part(1)
     assert read == [range(256, 512)] * 2
+
+
+def test_the_guides_arrays_are_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "convert.md").read_text(encoding="utf-8")
+    block = next(
+        found
+        for found in re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
+        if "savez" in found
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    convert("mine.npz", "labels.zarr", num_classes=1000, workers=1)
+    store = open_store("labels.zarr")
+    assert store.row_of("n01440764/n01440764_10027") == 1
+    assert (store[0].values == 8.5).all()
