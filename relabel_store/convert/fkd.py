@@ -47,8 +47,11 @@ def open_source(location: Location, options: SourceOptions) -> NoReturn:  # noqa
 def _first_files(path: Path, depth: int) -> list[Path]:
     if not path.is_dir():
         return [path] if path.is_file() else []
-    with os.scandir(path) as entries:
-        found = sorted(Path(entry.path) for entry in islice(entries, _LOOKED_AT))
+    try:
+        with os.scandir(path) as entries:
+            found = sorted(Path(entry.path) for entry in islice(entries, _LOOKED_AT))
+    except OSError:  # a folder of somebody else's
+        return []
     return [file for entry in found if depth or entry.is_file() for file in _first_files(entry, depth - 1)]
 
 
