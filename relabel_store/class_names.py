@@ -8,8 +8,13 @@ from pathlib import Path
 from relabel_store.errors import TeacherError
 
 
-def read_class_names(path: Path, num_classes: int) -> list[str]:
+def read_class_names(path: Path, num_classes: int | None) -> list[str]:
     """Return the classes of a file, in order.
+
+    Parameters
+    ----------
+    num_classes
+        How many there have to be; None takes as many as there are.
 
     Raises
     ------
@@ -28,7 +33,7 @@ def read_class_names(path: Path, num_classes: int) -> list[str]:
     names = [name.strip() for name in names]
     while names and not names[-1]:
         names.pop()
-    if len(names) != num_classes:
+    if num_classes is not None and len(names) != num_classes:
         raise TeacherError(
             f"class names {path.name!r}: {len(names)} names, expected {num_classes}, the class count"
         )

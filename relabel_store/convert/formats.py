@@ -20,6 +20,11 @@ TARGET_GROUP = "relabel_store.label_targets"
 # target `SUFFIXES` and `open_target(path)`; docs/how-to/new-format.md says what they promise. Recognised in this order.
 _SOURCES: dict[str, str] = {
     "store": "relabel_store.convert.stores",
+    "npz": "relabel_store.convert.npz",
+    "npy": "relabel_store.convert.npy_folder",
+    "fkd": "relabel_store.convert.fkd",
+    "dataset-dr": "relabel_store.convert.dataset_dr",
+    "tinyvit": "relabel_store.convert.tinyvit",
 }
 _TARGETS: dict[str, str] = {}
 
