@@ -194,3 +194,14 @@ def _differences(evidence: Evidence, record: PartRecord) -> Iterator[Problem]:
                 f"{listed.size_bytes} of {listed.sha256[:12]}… as listed",
                 "the two are of different builds: restore it from a copy",
             )
+
+
+RULES = (
+    check_finished,
+    check_completion_fields,
+    check_completion_digest,
+    check_completion_bytes,
+    check_listed_files,
+    check_parts_of_completion,
+    check_records_fit_list,
+)
