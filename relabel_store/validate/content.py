@@ -12,6 +12,7 @@ from relabel_store.store.statistics import Counts
 from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.files import is_description, recorded_files
 from relabel_store.validate.finding import Finding, Place, Severity
+from relabel_store.validate.journal import sound_records
 from relabel_store.validate.label_maps import blocks_of, label_findings
 from relabel_store.validate.parts import SoundParts, compare_files
 from relabel_store.validate.report import Findings
@@ -48,7 +49,7 @@ class ContentStage:
             observer.on_start(level=self.level, parts=len(unknown))
             findings.add(compare_files(evidence.files, unknown, on_file=observer.on_part))
             return
-        records = [evidence.records[part] for part in sorted(evidence.records)]
+        records = list(sound_records(evidence))
         fixed = evidence.encoding.fixed_files(manifest) if evidence.encoding is not None else {}
         unsound = sorted(findings.spoiled & set(fixed))
         if unsound:

@@ -72,12 +72,12 @@ class Evidence:
 
     @cached_property
     def listed(self) -> Mapping[str, FileEntry] | None:
-        """What ``complete.json`` lists, entries that are none left out."""
+        """What ``complete.json`` lists; entries that are none, or lead out of the store, are left out."""
         if self.completion is None:
             return None
         files = self.completion.get("files")
         found = {name: file_entry(entry) for name, entry in files.items()} if isinstance(files, dict) else {}
-        return {name: entry for name, entry in found.items() if entry is not None}
+        return {name: entry for name, entry in found.items() if entry is not None and is_below(name)}
 
     # The manifest
 
@@ -132,8 +132,8 @@ class Evidence:
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """The manifest, where it keeps to its schema and its fields do not contradict each other."""
-        if self.claimed is None or self.manifest_document is None:
+        """The manifest, where it keeps to its schema, its fields fit each other, and it lies where it should."""
+        if self.claimed is None or self.manifest_document is None or not self.is_manifest_in_place:
             return None
         try:
             return Manifest.from_dict(self.manifest_document)
@@ -155,6 +155,19 @@ class Evidence:
         names |= {self.encoding.manifest_file, self.encoding.samples_file}
         names |= set(self.encoding.fixed_files(self.manifest))
         return frozenset(names | set(map(record_path, parts)) | set(map(facts_path, parts)))
+
+    @property
+    def expected_place(self) -> str:
+        """The file where the encoding that the manifest names keeps it."""
+        assert self.claimed is not None
+        encoding = ENCODINGS[self.claimed.encoding.name]
+        is_in_completion = encoding.is_self_contained and self.is_finished
+        return spec.COMPLETE_FILE if is_in_completion else encoding.manifest_file
+
+    @property
+    def is_manifest_in_place(self) -> bool:
+        """Whether the manifest lies where its encoding keeps it, as far as that can still be told."""
+        return self.is_salvaged or self.manifest_place == self.expected_place
 
     @property
     def is_salvaged(self) -> bool:
@@ -212,13 +225,10 @@ class Evidence:
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a document, or None where there is none of this name."""
+        if "journal" in self.__dict__ and name in self.journal:
+            return self.journal[name]
         if name not in self._read:
-            if "journal" in self.__dict__ and name in self.journal:
-                return self.journal[name]
-            try:
-                self._read[name] = self.files.read(name)
-            except FileNotFoundError:
-                self._read[name] = None
+            self._read[name] = read_regular(self.files, name)
         return self._read[name]
 
     def entry(self, name: str) -> FileEntry | None:
@@ -278,6 +288,21 @@ def manifest_in_parquet(data: bytes) -> dict[str, Any] | None:
     except (pa.ArrowException, OSError, ValueError):
         return None
     return json_object(metadata.get(spec.MANIFEST_ATTRIBUTE.encode(), b""))
+
+
+def is_below(name: str) -> bool:
+    """Tell whether a name is that of a file below the store; a stranger's list may hold any."""
+    return not {"", ".", ".."} & set(name.split("/")) and "\\" not in name and "\0" not in name
+
+
+def read_regular(files: StoreFiles, name: str) -> bytes | None:
+    """Return the content of a file, or None where there is none; a pipe or a device would never end."""
+    if files.path is not None and files.size(name) is None:
+        return None
+    try:
+        return files.read(name)
+    except FileNotFoundError:
+        return None
 
 
 def json_object(data: bytes) -> dict[str, Any] | None:

@@ -27,7 +27,9 @@ def recorded_files(evidence: Evidence) -> dict[str, FileEntry]:
 @check("RS111", "F34", "F60", spoils=True)
 def check_nothing_missing(evidence: Evidence) -> Iterator[Problem]:
     """Every file that is recorded, or that the manifest calls for, is there."""
-    called_for = [] if evidence.manifest is None else _called_for(evidence)
+    # What a sound complete.json does not list is RS105.
+    is_judged_there = evidence.manifest is None or evidence.listed is not None
+    called_for = [] if is_judged_there else _called_for(evidence)
     expected: dict[str, FileEntry | None] = {**dict.fromkeys(called_for), **recorded_files(evidence)}
     for name in sorted(expected):
         if _size(evidence, name) is None:

@@ -79,17 +79,11 @@ def check_version(evidence: Evidence) -> Iterator[Problem]:
 @check("RS204", "F3", "F74")
 def check_encoding_place(evidence: Evidence) -> Iterator[Problem]:
     """The manifest lies where its encoding keeps it."""
-    manifest, place = evidence.claimed, evidence.manifest_place
-    if manifest is None or evidence.is_salvaged:
-        return
-    encoding = ENCODINGS[manifest.encoding.name]
-    is_in_completion = encoding.is_self_contained and evidence.is_finished
-    expected = spec.COMPLETE_FILE if is_in_completion else encoding.manifest_file
-    if place != expected:
+    if evidence.claimed is not None and not evidence.is_manifest_in_place:
         yield Problem(
             _place(evidence, "encoding.name"),
-            f"the manifest of a store in the encoding {manifest.encoding.name!r}",
-            f"it in `{expected}`",
+            f"the manifest of a store in the encoding {evidence.claimed.encoding.name!r}",
+            f"it in `{evidence.expected_place}`",
             "the store was put together from files of two: restore it from a copy",
         )
 

@@ -19,6 +19,7 @@ from relabel_store.store.journal import PartRecord
 from relabel_store.store.parquet_v1 import ParquetParts
 from relabel_store.store.samples import column_values
 from relabel_store.store.zarr_v1 import damaged_chunks
+from relabel_store.validate.evidence import read_regular
 from relabel_store.validate.finding import Finding, Place, Problem
 from relabel_store.validate.rule import Level, check
 from relabel_store.validate.sample_facts import SampleFacts, labelled_rows, without_bad_images
@@ -98,14 +99,12 @@ def read_file(files: StoreFiles, name: str) -> tuple[bytes, FileEntry | str]:
         The service failed, after many attempts: that says nothing of the file.
     """
     try:
-        data = files.read(name)
+        data = read_regular(files, name)
     except ObjectStoreError:
         raise
-    except FileNotFoundError:
-        return b"", "missing"
     except OSError as error:
         return b"", f"cannot be read ({error.strerror})"
-    return data, FileEntry.of_bytes(data)
+    return (b"", "missing") if data is None else (data, FileEntry.of_bytes(data))
 
 
 class SoundParts:
@@ -137,6 +136,7 @@ class SoundParts:
         self._facts = facts
         self._spoiled = frozenset(spoiled)
         self._is_decoding = is_decoding
+        self._listed = listed or {}
         self._shards = _strict_shards(self._encoding, files, manifest, listed)
 
     def __call__(self, record: PartRecord, into: Arrays) -> tuple[list[Finding], ScannedPart | None]:
@@ -145,9 +145,10 @@ class SoundParts:
         findings: list[Finding] = []
         data: dict[str, bytes] = {}
         for name in names:
-            if name in record.files and name not in self._spoiled:
+            entry = self._listed.get(name) or record.files.get(name)
+            if entry is not None and name not in self._spoiled:
                 content, found = read_file(self._files, name)
-                wrong = list(check_part_file(name, record.files[name], found))
+                wrong = list(check_part_file(name, entry, found))
                 findings += wrong
                 if not wrong:
                     data[name] = content

@@ -96,7 +96,7 @@ def check_rows(samples: Samples) -> Iterator[Problem]:
     yield from problems_of(
         samples,
         "row",
-        found != samples.rows,
+        (found != samples.rows) & mask_of(pc.is_valid(samples.table["row"])),
         "the position of the line",
         lambda at: f"row {found[at]} at position {samples.start + at}",
     )

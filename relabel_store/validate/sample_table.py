@@ -27,6 +27,7 @@ from relabel_store.validate.sample_rules import (
 )
 
 _BY_ID = "sample-id"
+_SLICE = 131_072  # ids that are made strings at once
 
 
 @check("RS412", "F46")
@@ -103,7 +104,7 @@ class SampleTableCheck:
         self._file = ""
         self._n = 0
         self._is_by_id = manifest.images.order == _BY_ID
-        self._is_rising = True
+        self._has_digest = True  # of ids that come in order and are all different
         self._last = pa.array([None], pa.string())
         self._kept: list[pa.Array] = []
         self._digest = IdDigest()
@@ -123,34 +124,34 @@ class SampleTableCheck:
 
     def _follow(self, samples: Samples, ids: pa.Array) -> Iterator[Finding]:
         before = pa.concat_arrays([self._last, ids[:-1]])[: len(ids)]
-        found = list(check_order(samples, before))
+        found = [*check_order(samples, before), *check_unique(samples, before)]
         yield from found
-        yield from check_unique(samples, before)
-        self._is_rising &= not found
-        self._digest.add(ids.to_pylist())
+        self._add_to_digest(ids, is_sound=not found)
         self._last = ids[-1:] if len(ids) else self._last
+
+    def _add_to_digest(self, ids: pa.Array, *, is_sound: bool) -> None:
+        self._has_digest &= is_sound and not ids.null_count
+        if self._has_digest:
+            self._digest.add(ids.to_pylist())
 
     def conclude(self) -> Iterator[Finding]:
         """Yield what is wrong with the whole."""
         yield from check_table_length(self._manifest, self._file, self._n)
         if not self._is_by_id:
             yield from self._compare_all()
-        if self._is_rising:
+        if self._has_digest and self._n == self._manifest.num_samples:
             yield from check_images_digest(self._manifest, self._place, self._digest.value())
 
     def _compare_all(self) -> Iterator[Finding]:
         ids = pa.chunked_array(self._kept, pa.string()).cast(pa.large_string()).combine_chunks()
-        rows = column_values(pc.sort_indices(ids))
-        table = pa.table({"sample_id": ids.take(pc.sort_indices(ids))})
-        ordered = table["sample_id"].combine_chunks()
+        order = pc.sort_indices(ids)
+        ordered = ids.take(order)
         before = pa.concat_arrays([pa.array([None], pa.large_string()), ordered[:-1]])[: len(ordered)]
-        samples = Samples(self._manifest, self._file, 0, table, None)
-        yield from check_unique(samples, before, rows)
+        samples = Samples(self._manifest, self._file, 0, pa.table({"sample_id": ordered}), None)
+        found = list(check_unique(samples, before, column_values(order)))
+        yield from found
         for start in range(0, len(ordered), _SLICE):
-            self._digest.add(ordered.slice(start, _SLICE).to_pylist())
-
-
-_SLICE = 131_072
+            self._add_to_digest(ordered.slice(start, _SLICE), is_sound=not found)
 
 
 def table_pieces(source: Path | bytes) -> Iterator[pa.Table]:
