@@ -18,6 +18,11 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytea
     return bytearray(file.getvalue())
 
 
+def read_first(data: bytes) -> bytes:
+    found = Archive(data)
+    return found.read(found.names()[0])
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
 def test_members_are_read(method: int) -> None:
     found = Archive(bytes(zipped({"a/x": b"1" * 1000, "a/ü": b""}, method)))
@@ -61,8 +66,7 @@ def test_a_list_that_lies_is_refused(offset: int, value: bytes, reason: str) -> 
     at = data.index(b"PK\x01\x02") + offset
     data[at : at + len(value)] = value
     with pytest.raises(FormatError, match=reason):
-        found = Archive(bytes(data))
-        found.read(found.names()[0])
+        read_first(bytes(data))
 
 
 def test_a_name_that_is_there_twice_is_refused() -> None:
