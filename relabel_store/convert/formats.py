@@ -20,6 +20,8 @@ TARGET_GROUP = "relabel_store.label_targets"
 # target `SUFFIXES` and `open_target(path)`; docs/how-to/new-format.md says what they promise. Recognised in this order.
 _SOURCES: dict[str, str] = {
     "store": "relabel_store.convert.stores",
+    "token-labeling": "relabel_store.convert.token_labeling",
+    "relabel": "relabel_store.convert.relabel",
 }
 _TARGETS: dict[str, str] = {}
 

@@ -53,6 +53,11 @@ class ClassFolders:
         """Return the bytes of an image file."""
         return (self._root / self.paths[row]).read_bytes()
 
+    def read_start(self, row: int, size: int) -> bytes:
+        """Return the first bytes of an image file."""
+        with open(self._root / self.paths[row], "rb", buffering=0) as file:
+            return file.read(size)
+
     def fingerprint(self, row: int) -> tuple[int, int]:
         """Return ``(size_bytes, mtime_ns)`` of an image file."""
         found = (self._root / self.paths[row]).stat()
