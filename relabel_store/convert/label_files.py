@@ -282,7 +282,7 @@ def _below_root(paths: Texts, text: str, wanted: Wanted) -> tuple[Texts, str]:
     if deep is not None:
         tree = f"{text.rstrip('/')}/{dropped}{deep.partition('/')[0]}"
         raise LabelSourceError(
-            f"labels {text!r}: {deep!r} in it, expected 'class/stem{wanted.suffixes[0]}' below one root, which makes the "
-            f"sample id 'class/stem'; name one of the trees in it, such as {tree!r}"
+            f"labels {text!r}: {deep!r} in it, expected 'class/stem{wanted.suffixes[0]}' below one root, which makes "
+            f"the sample id 'class/stem'; name one of the trees in it, such as {tree!r}"
         )
     return below, dropped

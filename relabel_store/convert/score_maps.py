@@ -102,8 +102,7 @@ def negative_fraction(scores: FloatArray) -> float:
 
 
 def _all(is_fine: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    result: NDArray[np.bool_] = is_fine.reshape(len(is_fine), -1).all(axis=1)
-    return result
+    return np.asarray(is_fine.reshape(len(is_fine), -1).all(axis=1))
 
 
 def _has_pairs(indices: FloatArray) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ from relabel_store.convert.source import Location, SourceOptions, encode_scores,
 from relabel_store.convert.torch_file import Tensor, read_tensor
 from relabel_store.errors import FormatError, LabelSourceError, OptionError
 from relabel_store.images.names import Wanted
+from relabel_store.labels.topk import IndexArray
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import (
     AbsentRule,
@@ -57,6 +58,7 @@ _UNKNOWN_TEACHER = TeacherInfo(
     device="unknown",
     versions={},
 )
+_BLOCK = 256  # maps that are rounded and sorted together: what fits into a core's cache
 _NEGATIVE_LIMIT = 0.01  # as `build` has it
 
 
@@ -97,7 +99,11 @@ class _Kind:
 
     k: int
     grid: tuple[int, int]
-    dtype: str
+
+    @classmethod
+    def of(cls, label_map: LabelSpec) -> _Kind:
+        """Return what a manifest says."""
+        return cls(label_map.k, label_map.grid)
 
 
 @dataclass(frozen=True)
@@ -113,31 +119,14 @@ class TreeSource:
     def read_part(self, part: int) -> PartLabels:
         """Return the labels of a part; files that are damaged or hold no map become rows without a label."""
         manifest, rows = self.manifest, self.manifest.rows_of_part(part)
-        label_map = manifest.label_map
-        planes = np.zeros((len(rows), 2, label_map.k, *label_map.grid), np.float32)
-        dtypes, reasons = _read_planes(self.files, rows, planes)
-        there = np.array([reason is None for reason in reasons], bool)
-        at = np.flatnonzero(there)
-        found = planes if there.all() else planes[at]
-        checked = reasons_against(
-            found[:, 1],
-            found[:, 0],
-            [dtypes[row] for row in at],
-            num_classes=label_map.num_classes,
-            value_step=ValueStep.parse(label_map.value_step),
-        )
-        for row, reason in zip(at, checked, strict=True):
-            reasons[row] = reason
         arrays = {name: array.full(len(rows)) for name, array in array_specs(manifest).items()}
-        is_good = np.array([reason is None for reason in reasons], bool)
-        if is_good.any():
-            good = found if is_good.all() else planes[is_good]
-            arrays[spec.INDICES][is_good], arrays[spec.VALUES][is_good] = encode_scores(
-                good[:, 1].astype(np.int64), good[:, 0], manifest
-            )
+        reasons: list[str | None] = []
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            reasons += self._read_block(rows[block], arrays[spec.INDICES][block], arrays[spec.VALUES][block])
         rest = arrays.get(spec.REST)
         if rest is not None:  # all classes are kept: nothing is left to share
-            rest[is_good] = -np.inf
+            rest[[reason is None for reason in reasons]] = -np.inf
         bad = tuple(BadImage(rows[row], reason) for row, reason in enumerate(reasons) if reason is not None)
         facts, exif_oriented = (
             (facts_of(rows, bad), 0) if self.join is None else self.join.facts_of(rows, bad)
@@ -151,6 +140,17 @@ class TreeSource:
             bad_images=bad,
             exif_oriented=exif_oriented,
         )
+
+    def _read_block(self, rows: range, indices: IndexArray, values: NDArray[np.float16]) -> list[str | None]:
+        """Put the maps of some rows into arrays; return for each why there is none."""
+        label_map = self.manifest.label_map
+        step = ValueStep.parse(label_map.value_step)
+        at, planes, reasons = _sound_maps(self.files, rows, _Kind.of(label_map), step, label_map.num_classes)
+        if at:
+            indices[at], values[at] = encode_scores(
+                planes[:, 1].astype(np.int64), planes[:, 0], self.manifest
+            )
+        return reasons
 
 
 def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> TreeSource:
@@ -169,7 +169,7 @@ def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> Tre
     files = open_label_files(location, _WANTED)
     num_classes = DEFAULT_NUM_CLASSES if options.num_classes is None else options.num_classes
     step = ValueStep(spec.DEFAULT_VALUE_STEP) if options.value_step is None else options.value_step
-    kind, planes = _probe(str(location), files)
+    kind, dtype, planes = _probe(str(location), files)
     if kind.k > num_classes:
         raise LabelSourceError(
             f"labels {str(location)!r}: {kind.k} classes a cell, expected at most the class count, {num_classes}; give "
@@ -177,7 +177,7 @@ def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> Tre
         )
     absent = _absent(options.absent, kind, num_classes)
     reasons = reasons_against(
-        planes[:, 1], planes[:, 0], [kind.dtype] * len(planes), num_classes=num_classes, value_step=step
+        planes[:, 1], planes[:, 0], [dtype] * len(planes), num_classes=num_classes, value_step=step
     )
     sound = planes[[reason is None for reason in reasons], 0]
     require_logits(sound)
@@ -208,10 +208,12 @@ def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> Tre
         list(files.class_names),
         classes.index_of_folder(),
     )
-    notes = [*_notes(form, files, kind, classes, samples, sound, options)]
+    notes = [*_notes(form, files, kind, dtype, classes, samples, sound, options)]
     if join is not None:
         notes += join.notes
-        rows, maps = _maps_of(files, kind, join.sampled_rows(), step, num_classes)
+        sampled = join.sampled_rows()
+        at, maps, _ = _sound_maps(files, sampled, kind, step, num_classes)
+        rows = [sampled[position] for position in at]
         notes += join.orientation_notes(rows, maps[:, 1], maps[:, 0], form.geometry.resize)
     return TreeSource(files, manifest, samples, tuple(notes), join)
 
@@ -252,8 +254,8 @@ def _read_planes(
     return dtypes, reasons
 
 
-def _probe(location: str, files: LabelFiles) -> tuple[_Kind, NDArray[np.float32]]:
-    """Return what most of some files are, evenly spread over all of them, and the planes of those."""
+def _probe(location: str, files: LabelFiles) -> tuple[_Kind, str, NDArray[np.float32]]:
+    """Return what most of some files are, evenly spread over all of them, their dtype, and the planes of those."""
     rows = sorted({int(row) for row in np.linspace(0, len(files) - 1, _PROBED)})
     found = [data if isinstance(data, OSError) else _try_map(data) for _, data in read_each(files, rows)]
     tensors = [tensor for tensor in found if isinstance(tensor, Tensor)]
@@ -263,18 +265,30 @@ def _probe(location: str, files: LabelFiles) -> tuple[_Kind, NDArray[np.float32]
         )
     (shape, dtype), _ = Counter((tensor.array.shape, tensor.dtype) for tensor in tensors).most_common(1)[0]
     planes = [tensor.array for tensor in tensors if (tensor.array.shape, tensor.dtype) == (shape, dtype)]
-    return _Kind(shape[1], (shape[2], shape[3]), dtype), np.stack(planes).astype(np.float32)
+    return _Kind(shape[1], (shape[2], shape[3])), dtype, np.stack(planes).astype(np.float32)
 
 
-def _maps_of(
-    files: LabelFiles, kind: _Kind, rows: Sequence[int], step: ValueStep, num_classes: int
-) -> tuple[list[int], NDArray[np.float32]]:
-    """Return the sound maps among some rows, ``(n, 2, k, n_rows, n_cols)``, and which rows they are of."""
+def _sound_maps(
+    files: LabelFiles, rows: Sequence[int], kind: _Kind, step: ValueStep, num_classes: int
+) -> tuple[list[int], NDArray[np.float32], list[str | None]]:
+    """Return the maps of some rows that can be stored.
+
+    Returns
+    -------
+    at : list of int
+        Positions of these among the rows.
+    planes : ndarray
+        float32 ``(len(at), 2, k, n_rows, n_cols)``: scores and class indices.
+    reasons : list
+        For each row, why it has none.
+    """
     planes = np.zeros((len(rows), 2, kind.k, *kind.grid), np.float32)
     dtypes, reasons = _read_planes(files, rows, planes)
     checked = reasons_against(planes[:, 1], planes[:, 0], dtypes, num_classes=num_classes, value_step=step)
-    at = [row for row in range(len(rows)) if reasons[row] is None and checked[row] is None]
-    return [rows[row] for row in at], planes[at]
+    # Of a row without a map the planes are zero, and so the same class in all ranks: its own reason comes first.
+    reasons = [own or found for own, found in zip(reasons, checked, strict=True)]
+    at = [position for position, reason in enumerate(reasons) if reason is None]
+    return at, planes if len(at) == len(rows) else planes[at], reasons
 
 
 def _absent(wanted: AbsentRule | None, kind: _Kind, num_classes: int) -> AbsentRule:
@@ -290,6 +304,7 @@ def _notes(
     form: TreeForm,
     files: LabelFiles,
     kind: _Kind,
+    dtype: str,
     classes: Classes,
     samples: pa.Table,
     scores: NDArray[np.float32],
@@ -297,7 +312,7 @@ def _notes(
 ) -> list[str]:
     rows, cols = kind.grid
     notes = [
-        f"form {form.name!r}: {kind.dtype}, top {kind.k} on {rows}x{cols} cells, {form.seen}; --from names another",
+        f"form {form.name!r}: {dtype}, top {kind.k} on {rows}x{cols} cells, {form.seen}; --from names another",
     ]
     if files.ids_from != "paths":
         notes.append(f"sample ids are {files.ids_from}")

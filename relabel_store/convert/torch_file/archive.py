@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from relabel_store.errors import FormatError
 
@@ -18,8 +18,7 @@ _ENCRYPTED = 1
 _ELSEWHERE = 0xFFFFFFFF  # the number stands in a zip64 record
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     method: int
     crc32: int
     packed_size: int
@@ -82,9 +81,10 @@ class Archive:
         """Take up the member listed at an offset; return that of the next."""
         if at + _CENTRAL.size > len(self._data):
             raise _damaged("its list of members is longer than the file")
-        entry = _CENTRAL.unpack_from(self._data, at)
-        magic, flags, method, crc32, packed_size, size = (entry[i] for i in (0, 3, 4, 7, 8, 9))
-        name_length, extra_length, comment_length, header_at = (entry[i] for i in (10, 11, 12, 16))
+        magic, _, _, flags, method, _, _, crc32, packed_size, size, *rest = _CENTRAL.unpack_from(
+            self._data, at
+        )
+        name_length, extra_length, comment_length, _, _, _, header_at = rest
         if magic != b"PK\x01\x02":
             raise _damaged("its list of members breaks off")
         start = at + _CENTRAL.size

@@ -241,8 +241,12 @@ def _view(plan: TensorPlan, numbers: NDArray[Any]) -> NDArray[Any]:
             f"torch file: a tensor of shape {_shown(shape)} and strides {_shown(strides)} from {offset} on, expected "
             f"one of the {len(numbers)} numbers that are there"
         )
-    steps = tuple(stride * numbers.itemsize for stride in strides)
-    return np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps, writeable=False)
+    size = numbers.itemsize
+    view: NDArray[Any] = np.ndarray(
+        shape, numbers.dtype, numbers.data, offset * size, tuple(stride * size for stride in strides)
+    )
+    view.flags.writeable = False
+    return view
 
 
 def _shown(numbers: tuple[int, ...]) -> str:
