@@ -25,6 +25,8 @@ _SOURCES: dict[str, str] = {
     "fkd": "relabel_store.convert.fkd",
     "dataset-dr": "relabel_store.convert.dataset_dr",
     "tinyvit": "relabel_store.convert.tinyvit",
+    "token-labeling": "relabel_store.convert.token_labeling",
+    "relabel": "relabel_store.convert.relabel",
 }
 _TARGETS: dict[str, str] = {}
 

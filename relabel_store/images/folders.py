@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.images.names import SUFFIXES, Names, Texts, is_image, require_utf8
+from relabel_store.images.names import IMAGES, SUFFIXES, Names, Texts, Wanted, require_utf8
 from relabel_store.sample_ids import sample_id_of
 
 
@@ -35,7 +35,7 @@ class ClassFolders:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        paths = Texts.of(_walk(root))
+        paths = Texts.of(find_files(root))
         if not len(paths):
             raise ImageSourceError(
                 f"images {str(root)!r}: no image in it or below, expected files that end in {', '.join(SUFFIXES)}"
@@ -53,6 +53,11 @@ class ClassFolders:
         """Return the bytes of an image file."""
         return (self._root / self.paths[row]).read_bytes()
 
+    def read_start(self, row: int, size: int) -> bytes:
+        """Return the first bytes of an image file."""
+        with open(self._root / self.paths[row], "rb", buffering=0) as file:
+            return file.read(size)
+
     def fingerprint(self, row: int) -> tuple[int, int]:
         """Return ``(size_bytes, mtime_ns)`` of an image file."""
         found = (self._root / self.paths[row]).stat()
@@ -67,7 +72,7 @@ def has_images(root: Path) -> bool:
     ImageSourceError
         A folder cannot be read.
     """
-    return next(_walk(root), None) is not None
+    return next(find_files(root), None) is not None
 
 
 def sorted_by_id(paths: Texts) -> Texts:
@@ -76,8 +81,16 @@ def sorted_by_id(paths: Texts) -> Texts:
     return paths.take(pc.sort_indices(ids.column).to_numpy().astype(np.int64))
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Yield the images below a folder, ``/``-separated, in no particular order."""
+def find_files(root: Path, wanted: Wanted = IMAGES) -> Iterator[str]:
+    """Yield the paths of images, or of other files, below a folder, ``/``-separated, in no particular order.
+
+    Links are followed, each directory once on the way down.
+
+    Raises
+    ------
+    ImageSourceError
+        A folder cannot be read, a name is not UTF-8, or a file that is wanted is none.
+    """
     unread: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while unread:
         folder, above = unread.pop()
@@ -91,17 +104,17 @@ def _walk(root: Path) -> Iterator[str]:
                     path = f"{folder}/{entry.name}" if folder else entry.name
                     if entry.is_dir():
                         unread.append((path, inside))
-                    elif is_image(entry.name):
+                    elif wanted.includes(entry.name):
                         require_utf8(path)
-                        _require_file(entry, path)
+                        _require_file(entry, path, wanted)
                         yield path
         except OSError as error:
             raise ImageSourceError(
-                f"images {str(root)!r}: folder {folder or '.'!r}: {error.strerror}"
+                f"{wanted.noun}s {str(root)!r}: folder {folder or '.'!r}: {error.strerror}"
             ) from error
 
 
-def _require_file(entry: os.DirEntry[str], path: str) -> None:
+def _require_file(entry: os.DirEntry[str], path: str, wanted: Wanted) -> None:
     if not entry.is_file():
         what = "a link that leads nowhere" if entry.is_symlink() else "no regular file"
-        raise ImageSourceError(f"image {path!r}: {what}; remove it")
+        raise ImageSourceError(f"{wanted.noun} {path!r}: {what}; remove it")

@@ -123,8 +123,8 @@ class Names:
     class_names: OptionalTexts
 
     @classmethod
-    def of_paths(cls, source: str, paths: Texts) -> Names:
-        """Return what images are called by their paths.
+    def of_paths(cls, source: str, paths: Texts, noun: str = "image") -> Names:
+        """Return what images, or other files, are called by their paths.
 
         Raises
         ------
@@ -132,11 +132,34 @@ class Names:
             Two images have one sample id.
         """
         sample_ids = Texts.of(map(sample_id_of, paths))
-        require_unique(source, sample_ids, paths)
+        require_unique(source, sample_ids, paths, noun)
         return cls(sample_ids, paths, OptionalTexts.of(map(class_folder, paths)))
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files of a folder or a tar are meant.
+
+    Parameters
+    ----------
+    noun
+        What to call one in a message.
+    suffixes
+        In lower case; any of them ends the name of one.
+    """
+
+    noun: str
+    suffixes: tuple[str, ...]
+
+    def includes(self, name: str) -> bool:
+        """Tell whether a file of this name is one."""
+        return name.lower().endswith(self.suffixes)
+
+
+IMAGES = Wanted("image", SUFFIXES)
 
 
 def class_folder(path: str) -> str | None:
@@ -147,7 +170,7 @@ def class_folder(path: str) -> str | None:
 
 def is_image(name: str) -> bool:
     """Tell whether a file of this name is an image."""
-    return name.lower().endswith(SUFFIXES)
+    return IMAGES.includes(name)
 
 
 def plain_path(path: str, where: str) -> str:
@@ -163,7 +186,7 @@ def plain_path(path: str, where: str) -> str:
         return path
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
-        raise ImageSourceError(f"{where}: path {path!r}, expected one that stays below the images' root")
+        raise ImageSourceError(f"{where}: path {path!r}, expected one that stays below the root")
     return "/".join(parts)
 
 
@@ -179,7 +202,7 @@ def require_utf8(path: str) -> None:
         path.encode()
     except UnicodeEncodeError:
         raise ImageSourceError(
-            f"images {os.fsencode(path)!r}: its name is not UTF-8, which sample ids are; rename it"
+            f"name {os.fsencode(path)!r}: not UTF-8, which sample ids are; rename it"
         ) from None
 
 
@@ -198,7 +221,7 @@ def drop_shared_folders(paths: Texts) -> tuple[Texts, str]:
     return Texts(pc.utf8_slice_codeunits(paths.column, start=len(dropped))), dropped
 
 
-def require_unique(source: str, sample_ids: Texts, paths: Sequence[str]) -> None:
+def require_unique(source: str, sample_ids: Texts, paths: Sequence[str], noun: str = "image") -> None:
     """Check that no two images have one sample id.
 
     Parameters
@@ -221,6 +244,6 @@ def require_unique(source: str, sample_ids: Texts, paths: Sequence[str]) -> None
     first, second = (paths[rows[int(same[0]) + step].as_py()] for step in (0, 1))
     more = f" (and {len(same) - 1} more pairs)" if len(same) > 1 else ""
     raise ImageSourceError(
-        f"images {source!r}: {first!r} and {second!r} have one sample id, {ordered[int(same[0])].as_py()!r}{more}; "
+        f"{noun}s {source!r}: {first!r} and {second!r} have one sample id, {ordered[int(same[0])].as_py()!r}{more}; "
         "rename or remove one of them"
     )

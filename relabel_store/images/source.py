@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 _NAMED = 3  # paths named in a message
 
@@ -54,6 +54,25 @@ class ImageSource(Protocol):
 
         The image's own file where it has one. Elsewhere any two numbers that change with what holds it.
         """
+
+
+@runtime_checkable
+class ReadsStarts(Protocol):
+    """Images of which the first bytes can be had for less than all of them."""
+
+    def read_start(self, row: int, size: int) -> bytes:
+        """Return the first bytes of an image file, all of a shorter one; `OSError` where they cannot be had."""
+
+
+def read_start(source: ImageSource, row: int, size: int) -> bytes:
+    """Return the first bytes of an image file, without reading the others where the source can do so.
+
+    Raises
+    ------
+    OSError
+        They cannot be had.
+    """
+    return source.read_start(row, size) if isinstance(source, ReadsStarts) else source.read(row)[:size]
 
 
 def describe_changes(before: Iterable[str], after: Iterable[str]) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.images.names import is_image, plain_path
+from relabel_store.images.names import IMAGES, Wanted, is_image, plain_path
 
 BLOCK = 512
 _MAX_HEADER = 1 << 20  # of one member: names, times and the like take a few hundred bytes
@@ -56,7 +56,9 @@ class Member:
         return self.path.lower().endswith(".tar")
 
 
-def scan_tar(file: BinaryIO, where: str, start: int = 0, size: int | None = None) -> Iterator[Member]:
+def scan_tar(
+    file: BinaryIO, where: str, start: int = 0, size: int | None = None, *, wanted: Wanted = IMAGES
+) -> Iterator[Member]:
     """Yield the regular files of a tar, in its order.
 
     Parameters
@@ -65,11 +67,13 @@ def scan_tar(file: BinaryIO, where: str, start: int = 0, size: int | None = None
         What to call the tar in a message.
     start, size
         Of the tar in the file, in bytes; None is all that follows.
+    wanted
+        What has to be a regular file; others are passed over where they are none.
 
     Raises
     ------
     ImageSourceError
-        It is no tar, is damaged or cut off, an image in it is a link, sparse or no file, or a path leads out of it.
+        It is no tar, is damaged or cut off, a file that is wanted is a link, sparse or none, or a path leads out of it.
     """
     headers = _Headers(file, where, start, size)
     try:
@@ -81,7 +85,7 @@ def scan_tar(file: BinaryIO, where: str, start: int = 0, size: int | None = None
                 if tar.offset <= position:
                     raise ImageSourceError(f"{where}: header at {position} leads back; the tar is damaged")
                 position = tar.offset
-                member = _member(found, headers, where)
+                member = _member(found, headers, where, wanted)
                 if member is not None:
                     yield member
             headers.require_end(tar.offset)
@@ -93,18 +97,20 @@ def scan_tar(file: BinaryIO, where: str, start: int = 0, size: int | None = None
         ) from error
 
 
-def _member(found: tarfile.TarInfo, headers: _Headers, where: str) -> Member | None:
+def _member(found: tarfile.TarInfo, headers: _Headers, where: str, wanted: Wanted) -> Member | None:
     name = found.name
     if not found.isreg():
-        if is_image(name) and not found.isdir():
+        if wanted.includes(name) and not found.isdir():
             raise ImageSourceError(
-                f"{where}: image {name!r} is {_what(found)}, expected a file; make the tar with "
+                f"{where}: {wanted.noun} {name!r} is {_what(found)}, expected a file; make the tar with "
                 "--dereference --hard-dereference"
             )
         return None
     if found.issparse():
-        if is_image(name):
-            raise ImageSourceError(f"{where}: image {name!r} is sparse; make the tar without --sparse")
+        if wanted.includes(name):
+            raise ImageSourceError(
+                f"{where}: {wanted.noun} {name!r} is sparse; make the tar without --sparse"
+            )
         return None
     crc32 = zlib.crc32(headers.last_block)
     return Member(plain_path(name, where), headers.start + found.offset_data, found.size, crc32)

@@ -68,8 +68,16 @@ class TarImages:
 
     def read(self, row: int) -> bytes:
         """Return the bytes of an image file; `OSError` where something else lies in its place."""
+        return self._read(row, None)
+
+    def read_start(self, row: int, size: int) -> bytes:
+        """Return the first bytes of an image file; `OSError` as for `read`."""
+        return self._read(row, size)
+
+    def _read(self, row: int, at_most: int | None) -> bytes:
         file, offset, size, crc32 = self._index.entry(row)
-        data = self._places[file].read_at(offset - BLOCK, BLOCK + size)
+        wanted = size if at_most is None else min(size, at_most)
+        data = self._places[file].read_at(offset - BLOCK, BLOCK + wanted)
         if zlib.crc32(data[:BLOCK]) != crc32:
             name = self._places[file].name
             raise OSError(

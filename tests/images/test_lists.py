@@ -103,7 +103,7 @@ def test_what_is_wrong_with_a_list_is_said(listed: Listed, text: str | bytes, me
 
 def test_a_path_that_leads_out_of_the_folder_is_refused(listed: Listed, tmp_path: Path):
     (tmp_path / "lists").mkdir()
-    with pytest.raises(ImageSourceError, match="expected one that stays below the images' root"):
+    with pytest.raises(ImageSourceError, match="expected one that stays below the root"):
         open_images(listed("path\n../a.jpg\n", "a.jpg", name="lists/list.csv"))
 
 

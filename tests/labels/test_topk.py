@@ -167,3 +167,26 @@ def test_one_cell_out_of_order_condemns_its_sample_only() -> None:
 def test_a_single_rank_is_always_in_order(rng: np.random.Generator) -> None:
     indices = rng.integers(0, 5, (3, 1, 2, 2)).astype(np.uint16)
     assert is_sorted(indices, rng.normal(size=(3, 1, 2, 2))).tolist() == [True] * 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dtype=st.sampled_from([np.uint16, np.uint32]),
+    step=st.sampled_from([0.125, 1.0, None]),
+    has_negative_zero=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_ranks_as_stored_are_sorted_as_two_keys_are(dtype, step, has_negative_zero: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    indices = rng.permuted(np.tile(np.arange(7) * 9000, (4, 2, 3, 1)), axis=-1).transpose(0, 3, 1, 2)
+    indices = indices.astype(dtype) + (np.iinfo(dtype).max - 54_000 if rng.random() < 0.5 else 0)
+    scores = rng.normal(0, 2, indices.shape)
+    values = (scores if step is None else np.rint(scores / step) * step + 0.0).astype(np.float16)
+    values[0, 0, 0, 0] = -0.0 if has_negative_zero else 65504
+    values[0, 1, 0, 0], values[0, 2, 0, 0] = 0, -65504
+    order = np.lexsort((indices, -values.astype(np.float32)), axis=1)
+    found = sort_ranks(indices, values)
+    np.testing.assert_array_equal(found[0], np.take_along_axis(indices, order, axis=1))
+    expected = np.take_along_axis(values, order, axis=1)
+    np.testing.assert_array_equal(found[1].view(np.uint16), expected.view(np.uint16))
+    assert (found[0].dtype, found[1].dtype) == (dtype, np.float16)

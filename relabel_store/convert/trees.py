@@ -1,0 +1,337 @@
+"""Trees of tensors, a file a sample: what ReLabel and TokenLabeling published, and others like them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from relabel_store import spec
+from relabel_store.class_names import read_class_names
+from relabel_store.convert.join import ImageJoin, join_images
+from relabel_store.convert.label_files import LabelFiles, first_files, open_label_files, read_each
+from relabel_store.convert.score_maps import (
+    FIRST_AMBIGUOUS,
+    negative_fraction,
+    reasons_against,
+    require_logits,
+)
+from relabel_store.convert.source import Location, SourceOptions, encode_scores, facts_of
+from relabel_store.convert.torch_file import Tensor, read_tensor
+from relabel_store.errors import FormatError, LabelSourceError, OptionError
+from relabel_store.images.names import Wanted
+from relabel_store.labels.topk import IndexArray
+from relabel_store.labels.values import ValueStep
+from relabel_store.manifest import (
+    AbsentRule,
+    Classes,
+    Dense,
+    Geometry,
+    ImagesInfo,
+    LabelSpec,
+    Layout,
+    Manifest,
+    TeacherInfo,
+    Weights,
+)
+from relabel_store.sample_ids import digest_of_ids
+from relabel_store.store import samples as sample_tables
+from relabel_store.store.arrays import array_specs
+from relabel_store.store.journal import BadImage
+from relabel_store.store.writer import PartLabels
+
+DEFAULT_NUM_CLASSES = 1000
+_WANTED = Wanted("label file", (".pt",))
+_PROBED = 64  # files that tell what all are
+_LOOKED_AT = 16  # files that tell whether this is a tree of tensors at all
+_UNKNOWN_TEACHER = TeacherInfo(
+    name="unknown",
+    architecture=None,
+    tag=None,
+    weights=Weights("unknown", None),
+    dense=Dense("unknown", None),
+    precision="unknown",
+    device="unknown",
+    versions={},
+)
+_BLOCK = 256  # maps that are rounded and sorted together: what fits into a core's cache
+_NEGATIVE_LIMIT = 0.01  # as `build` has it
+
+
+@dataclass(frozen=True)
+class TreeForm:
+    """What makes a tree one form or the other.
+
+    Parameters
+    ----------
+    name
+        As ``--from`` takes it.
+    dtypes
+        Of the files by which it is recognised.
+    geometry
+        What its published generator does with an image, as far as its files follow it.
+    seen
+        The same in words.
+    """
+
+    name: str
+    dtypes: tuple[str, ...]
+    geometry: Geometry
+    seen: str
+
+    def recognise(self, location: Location) -> bool:
+        """Tell whether there is such a tree: by the first sound file; a tree without any is of the first form."""
+        try:
+            found = [_try_map(data) for data in first_files(location, _WANTED, _LOOKED_AT)]
+        except LabelSourceError:
+            return False
+        sound = next((tensor for tensor in found if isinstance(tensor, Tensor)), None)
+        return sound.dtype in self.dtypes if sound is not None else bool(found) and "float32" in self.dtypes
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the maps of a tree are like."""
+
+    k: int
+    grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, label_map: LabelSpec) -> _Kind:
+        """Return what a manifest says."""
+        return cls(label_map.k, label_map.grid)
+
+
+@dataclass(frozen=True)
+class TreeSource:
+    """The label maps of a tree."""
+
+    files: LabelFiles
+    manifest: Manifest
+    samples: pa.Table = field(repr=False)
+    notes: tuple[str, ...]
+    join: ImageJoin | None
+
+    def read_part(self, part: int) -> PartLabels:
+        """Return the labels of a part; files that are damaged or hold no map become rows without a label."""
+        manifest, rows = self.manifest, self.manifest.rows_of_part(part)
+        arrays = {name: array.full(len(rows)) for name, array in array_specs(manifest).items()}
+        reasons: list[str | None] = []
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            reasons += self._read_block(rows[block], arrays[spec.INDICES][block], arrays[spec.VALUES][block])
+        rest = arrays.get(spec.REST)
+        if rest is not None:  # all classes are kept: nothing is left to share
+            rest[[reason is None for reason in reasons]] = -np.inf
+        bad = tuple(BadImage(rows[row], reason) for row, reason in enumerate(reasons) if reason is not None)
+        facts, exif_oriented = (
+            (facts_of(rows, bad), 0) if self.join is None else self.join.facts_of(rows, bad)
+        )
+        return PartLabels(
+            indices=arrays[spec.INDICES],
+            values=arrays[spec.VALUES],
+            rest=rest,
+            facts=facts,
+            mtimes_ns=np.zeros(len(rows), np.int64),
+            bad_images=bad,
+            exif_oriented=exif_oriented,
+        )
+
+    def _read_block(self, rows: range, indices: IndexArray, values: NDArray[np.float16]) -> list[str | None]:
+        """Put the maps of some rows into arrays; return for each why there is none."""
+        label_map = self.manifest.label_map
+        step = ValueStep.parse(label_map.value_step)
+        at, planes, reasons = _sound_maps(self.files, rows, _Kind.of(label_map), step, label_map.num_classes)
+        if at:
+            indices[at], values[at] = encode_scores(
+                planes[:, 1].astype(np.int64), planes[:, 0], self.manifest
+            )
+        return reasons
+
+
+def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> TreeSource:
+    """Return the label maps of a tree.
+
+    Raises
+    ------
+    LabelSourceError
+        There is no sound file, they hold probabilities, their classes do not fit, or the tree is deeper than
+        ``class/stem.pt``.
+    OptionError
+        ``absent = rest``, which the files do not hold.
+    TeacherError
+        The file of class names cannot be used.
+    """
+    files = open_label_files(location, _WANTED)
+    num_classes = DEFAULT_NUM_CLASSES if options.num_classes is None else options.num_classes
+    step = ValueStep(spec.DEFAULT_VALUE_STEP) if options.value_step is None else options.value_step
+    kind, dtype, planes = _probe(str(location), files)
+    if kind.k > num_classes:
+        raise LabelSourceError(
+            f"labels {str(location)!r}: {kind.k} classes a cell, expected at most the class count, {num_classes}; give "
+            "--num-classes"
+        )
+    absent = _absent(options.absent, kind, num_classes)
+    reasons = reasons_against(
+        planes[:, 1], planes[:, 0], [dtype] * len(planes), num_classes=num_classes, value_step=step
+    )
+    sound = planes[[reason is None for reason in reasons], 0]
+    require_logits(sound)
+    names = None if options.class_names is None else read_class_names(options.class_names, num_classes)
+    classes = Classes.of(None, names, None if names is None else "given")
+    join = None if options.images is None else join_images(options.images, files.sample_ids)
+    manifest = Manifest(
+        name=files.name,
+        num_samples=len(files),
+        label_map=LabelSpec(
+            grid=kind.grid, k=kind.k, num_classes=num_classes, value_step=step.to_json(), absent=absent
+        ),
+        classes=classes,
+        geometry=form.geometry,
+        teacher=_UNKNOWN_TEACHER,
+        images=ImagesInfo(
+            name="unknown" if join is None else join.name,
+            kind="unknown" if join is None else join.kind,
+            count=len(files),
+            digest=digest_of_ids(files.sample_ids),
+            order=files.order,
+        ),
+        layout=Layout(spec.SHARD_ROWS, spec.CHUNK_ROWS),
+    )
+    samples = sample_tables.planned_samples(
+        files.sample_ids,
+        files.paths if join is None else join.paths_of(files.paths),
+        list(files.class_names),
+        classes.index_of_folder(),
+    )
+    notes = [*_notes(form, files, kind, dtype, classes, samples, sound, options)]
+    if join is not None:
+        notes += join.notes
+        sampled = join.sampled_rows()
+        at, maps, _ = _sound_maps(files, sampled, kind, step, num_classes)
+        rows = [sampled[position] for position in at]
+        notes += join.orientation_notes(rows, maps[:, 1], maps[:, 0], form.geometry.resize)
+    return TreeSource(files, manifest, samples, tuple(notes), join)
+
+
+def _try_map(data: bytes) -> Tensor | str:
+    """Return the map of a file, or why it holds none."""
+    try:
+        tensor = read_tensor(data)
+    except FormatError as error:
+        return str(error)
+    shape = tensor.array.shape
+    if len(shape) != 4 or shape[0] != 2 or tensor.dtype not in FIRST_AMBIGUOUS:
+        return (
+            f"a tensor of {tensor.dtype} and shape {list(shape)}, expected floats and [2, k, rows, cols], scores and "
+            "class indices"
+        )
+    return tensor
+
+
+def _read_planes(
+    files: LabelFiles, rows: Sequence[int], planes: NDArray[np.float32]
+) -> tuple[list[str], list[str | None]]:
+    """Put scores and indices of some files into an array; return their dtypes, and why there is no map of each."""
+    dtypes, reasons = ["float32"] * len(rows), [None] * len(rows)  # type: list[str], list[str | None]
+    for at, (_, data) in enumerate(read_each(files, rows)):
+        if isinstance(data, OSError):
+            reasons[at] = f"cannot be read: {data.strerror or data}"
+            continue
+        found = _try_map(data)
+        if isinstance(found, str):
+            reasons[at] = found
+        elif found.array.shape != planes.shape[1:]:
+            shape, expected = list(found.array.shape), list(planes.shape[1:])
+            reasons[at] = f"a map of shape {shape}, expected {expected}, as the others have"
+        else:
+            dtypes[at] = found.dtype
+            planes[at] = found.array
+    return dtypes, reasons
+
+
+def _probe(location: str, files: LabelFiles) -> tuple[_Kind, str, NDArray[np.float32]]:
+    """Return what most of some files are, evenly spread over all of them, their dtype, and the planes of those."""
+    rows = sorted({int(row) for row in np.linspace(0, len(files) - 1, _PROBED)})
+    found = [data if isinstance(data, OSError) else _try_map(data) for _, data in read_each(files, rows)]
+    tensors = [tensor for tensor in found if isinstance(tensor, Tensor)]
+    if not tensors:
+        raise LabelSourceError(
+            f"labels {location!r}: no label map in any of {len(rows)} files; the first, {files.paths[0]!r}: {found[0]}"
+        )
+    (shape, dtype), _ = Counter((tensor.array.shape, tensor.dtype) for tensor in tensors).most_common(1)[0]
+    planes = [tensor.array for tensor in tensors if (tensor.array.shape, tensor.dtype) == (shape, dtype)]
+    return _Kind(shape[1], (shape[2], shape[3])), dtype, np.stack(planes).astype(np.float32)
+
+
+def _sound_maps(
+    files: LabelFiles, rows: Sequence[int], kind: _Kind, step: ValueStep, num_classes: int
+) -> tuple[list[int], NDArray[np.float32], list[str | None]]:
+    """Return the maps of some rows that can be stored.
+
+    Returns
+    -------
+    at : list of int
+        Positions of these among the rows.
+    planes : ndarray
+        float32 ``(len(at), 2, k, n_rows, n_cols)``: scores and class indices.
+    reasons : list
+        For each row, why it has none.
+    """
+    planes = np.zeros((len(rows), 2, kind.k, *kind.grid), np.float32)
+    dtypes, reasons = _read_planes(files, rows, planes)
+    checked = reasons_against(planes[:, 1], planes[:, 0], dtypes, num_classes=num_classes, value_step=step)
+    # Of a row without a map the planes are zero, and so the same class in all ranks: its own reason comes first.
+    reasons = [own or found for own, found in zip(reasons, checked, strict=True)]
+    at = [position for position, reason in enumerate(reasons) if reason is None]
+    return at, planes if len(at) == len(rows) else planes[at], reasons
+
+
+def _absent(wanted: AbsentRule | None, kind: _Kind, num_classes: int) -> AbsentRule:
+    if wanted is AbsentRule.REST and kind.k < num_classes:
+        raise OptionError(
+            f"absent: 'rest', expected 'zero': these labels hold {kind.k} of {num_classes} classes a cell and nothing "
+            "of the others, so that their share is not known"
+        )
+    return AbsentRule.ZERO if wanted is None else wanted
+
+
+def _notes(
+    form: TreeForm,
+    files: LabelFiles,
+    kind: _Kind,
+    dtype: str,
+    classes: Classes,
+    samples: pa.Table,
+    scores: NDArray[np.float32],
+    options: SourceOptions,
+) -> list[str]:
+    rows, cols = kind.grid
+    notes = [
+        f"form {form.name!r}: {dtype}, top {kind.k} on {rows}x{cols} cells, {form.seen}; --from names another",
+    ]
+    if files.ids_from != "paths":
+        notes.append(f"sample ids are {files.ids_from}")
+    missing = ["the teacher"] + (
+        [] if options.num_classes else [f"its class count, taken to be {DEFAULT_NUM_CLASSES}"]
+    )
+    if classes.names is None:
+        missing.append("its classes (--class-names), so no class_index")
+    notes.append(f"not in the files: {', '.join(missing)}")
+    if classes.names is not None:
+        known = len(samples) - samples["class_index"].null_count
+        if known < len(samples):
+            notes.append(
+                f"class names: {len(samples) - known:,} of {len(samples):,} labels lie in a folder that is none"
+            )
+    negative = negative_fraction(scores)
+    if negative > _NEGATIVE_LIMIT:
+        notes.append(
+            f"{negative:.1%} of the kept scores are negative, and a class that is not kept counts as 0: it ranks above "
+            "them, as it did for the programs that these labels were made for"
+        )
+    return notes
