@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow as pa
 
 from relabel_store.errors import FormatError
 from relabel_store.store.files import FileEntry
@@ -45,8 +44,7 @@ def _problem(evidence: Evidence, record: PartRecord, data: bytes | None) -> str 
         return f"no facts ({error})"
     if len(facts) != len(record.rows):
         return f"{len(facts)} rows of {len(record.rows)}"
-    known = pa.array([Status.LABELLED.value, Status.BAD_IMAGE.value])
-    has_others = not set(facts["status"].unique().to_pylist()) <= set(known.to_pylist())
+    has_others = not set(facts["status"].unique().to_pylist()) <= set(Status)
     if has_others or not np.array_equal(labelled_rows(facts["status"]), without_bad_images(record)):
-        return "other statuses than the bad images of the record"
+        return "other statuses than those that the record says"
     return None

@@ -41,7 +41,9 @@ def check_nothing_missing(evidence: Evidence) -> Iterator[Problem]:
 def _called_for(evidence: Evidence) -> Iterator[str]:
     """Yield the files that have to be there: all of a finished store; what one begins with of another."""
     if evidence.is_finished:
-        yield from finished_files(evidence)
+        yield from finished_files(
+            evidence, len(evidence.inventory.sizes) + 1
+        )  # one more than can all be there
         return
     manifest, encoding = evidence.manifest, evidence.encoding
     assert manifest is not None
@@ -84,7 +86,7 @@ def _may_be_there(evidence: Evidence, name: str) -> bool:
     is_partial = name.rpartition("/")[2].startswith(".") and name.endswith(".partial")
     if is_partial or evidence.manifest is None or evidence.encoding is None:
         return is_partial or evidence.manifest is None
-    return name in evidence.names_of_a_build
+    return evidence.is_of_a_build(name)
 
 
 @check("RS113", "F62", spoils=True)

@@ -207,15 +207,14 @@ def check_status(samples: Samples) -> Iterator[Problem]:
 
 @check("RS411", "F44", "F51", "F52")
 def check_status_of_records(samples: Samples) -> Iterator[Problem]:
-    """In a finished store `status` is `bad-image` where a part record says that the image is bad, else `labelled`."""
+    """In a finished store `status` is `labelled` but where a part record lists the row as without a label."""
     if samples.bad_rows is None:
         return
     status = samples.table["status"]
-    is_bad_image = np.isin(samples.rows, samples.bad_rows)
-    expected = np.where(is_bad_image, Status.BAD_IMAGE.value, Status.LABELLED.value)
+    is_without = np.isin(samples.rows, samples.bad_rows)
+    expected = np.where(is_without, "without a label", "labelled")
     is_known = mask_of(pc.is_in(status, pa.array([known.value for known in Status])))  # else it is RS410
-    is_other = mask_of(pc.equal(status, Status.LABELLED.value)) == is_bad_image
-    is_other |= mask_of(pc.equal(status, Status.BAD_IMAGE.value)) != is_bad_image
+    is_other = mask_of(pc.equal(status, Status.LABELLED.value)) == is_without
     yield from problems_of(
         samples,
         "status",

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from relabel_store import spec
-from relabel_store.validate.evidence import Evidence, json_object
+from relabel_store.validate.documents import json_object
+from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
 
@@ -62,11 +63,9 @@ def _find(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
     if isinstance(value, dict):
         for name, item in value.items():
             inner = f"{path}.{name}" if path else str(name)
-            if name in _FREE_TEXT:
-                continue
             if _FIELDS.fullmatch(str(name)) and not isinstance(item, dict):
                 yield inner, f"a field {name!r}", str(item)
-            else:
+            elif name not in _FREE_TEXT:
                 yield from _find(item, inner)
     elif isinstance(value, list):
         for position, item in enumerate(value):
