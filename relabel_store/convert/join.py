@@ -17,6 +17,7 @@ from relabel_store.errors import JoinError
 from relabel_store.images.names import Texts
 from relabel_store.images.recognise import open_images
 from relabel_store.images.source import ImageSource, read_start
+from relabel_store.labels.boxes import middle_square
 from relabel_store.labels.orientation import Symmetry, compare_orientations
 from relabel_store.labels.topk import FloatArray, IndexArray
 from relabel_store.manifest import Resize
@@ -196,10 +197,3 @@ def _size(data: bytes) -> tuple[int, int, int] | None:
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError):
         return None
     return width, height, orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-
-
-def middle_square(width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the largest square in the middle of an image, ``(left, top, right, bottom)`` in pixels."""
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side

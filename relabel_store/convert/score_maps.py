@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relabel_store.errors import LabelSourceError
-from relabel_store.labels.topk import FloatArray
+from relabel_store.labels.topk import FloatArray, has_repeated_classes
 from relabel_store.labels.values import ValueStep
 
 # The smallest integer that a dtype cannot tell from its neighbour.
@@ -47,7 +47,7 @@ def reasons_against(
             "its class indices are no whole numbers from 0 up": ~_all(
                 (indices >= 0) & (indices == np.rint(indices))
             ),
-            "a class is twice in a cell": _has_pairs(indices),
+            "a class is twice in a cell": has_repeated_classes(indices),
             f"a score past {value_step.limit:g}, which value step {value_step.to_json()} cannot hold; try "
             "--value-step exact": ~_all(np.abs(scores) <= value_step.limit),
         }
@@ -103,9 +103,3 @@ def negative_fraction(scores: FloatArray) -> float:
 
 def _all(is_fine: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(is_fine.reshape(len(is_fine), -1).all(axis=1))
-
-
-def _has_pairs(indices: FloatArray) -> NDArray[np.bool_]:
-    """Tell for each map whether two ranks of a cell are one class."""
-    ordered = np.sort(indices, axis=1)
-    return np.logical_not(_all(ordered[:, 1:] != ordered[:, :-1]))

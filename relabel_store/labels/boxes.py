@@ -75,3 +75,10 @@ def boxes_from_ijhw(boxes_ijhw: ArrayLike, image_sizes: ArrayLike) -> NDArray[np
     rows, columns = np.broadcast_to(np.asarray(image_sizes, np.float64), (len(top), 2)).T
     edges = left / columns, top / rows, (left + width) / columns, (top + height) / rows
     return require_boxes(np.stack(edges, axis=1))
+
+
+def middle_square(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the largest square in the middle of an image, ``(left, top, right, bottom)`` in pixels."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side

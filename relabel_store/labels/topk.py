@@ -11,6 +11,8 @@ _SIGN = np.uint16(0x8000)
 _REST_OF_BITS = np.uint16(0x7FFF)
 _NEGATIVE_ZERO = np.uint16(0x8000)
 
+_FEW_RANKS = 16  # up to which all pairs are compared faster than ranks are sorted
+
 IndexArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.floating[Any]]
 
@@ -53,28 +55,42 @@ def sort_ranks(indices: IndexArray, values: FloatArray) -> tuple[IndexArray, Flo
     indices, values
         ``(n, k, n_rows, n_cols)``.
     """
+    keys = _keys(indices, values)
+    if keys is not None:
+        if np.all(keys[:, :-1] < keys[:, 1:]):
+            return indices, values
+        keys.sort(axis=1)
+        return _of_keys(keys, indices.dtype)
     if np.all(_is_in_order(indices, values)):
         return indices, values
-    if values.dtype == np.float16 and indices.dtype in (np.uint16, np.uint32):
-        bits = values.view(np.uint16)
-        if not np.any(bits == _NEGATIVE_ZERO):  # which is equal to zero, while its bits are others
-            return _sort_keys(indices, bits)
     order = np.lexsort((indices, -values.astype(np.float32)), axis=1)
     return np.take_along_axis(indices, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
-def _sort_keys(indices: IndexArray, bits: NDArray[np.uint16]) -> tuple[IndexArray, FloatArray]:
-    """Return ranks in stored order, sorted as one integer each: a tenth of the time of sorting by two keys."""
+def _keys(indices: IndexArray, values: FloatArray) -> NDArray[Any] | None:
+    """Return an integer for each rank that rises in stored order; None where dtypes or values have none.
+
+    Sorting by it takes a tenth of the time of sorting by two keys, comparing a third: processors have no float16.
+    """
+    if values.dtype != np.float16 or indices.dtype not in (np.uint16, np.uint32):
+        return None
+    bits = values.view(np.uint16)
+    if np.any(bits == _NEGATIVE_ZERO):  # which is equal to zero, while its bits are others
+        return None
     is_short = indices.dtype == np.uint16
     wide: type[np.unsignedinteger[Any]] = np.uint32 if is_short else np.uint64
-    shift = wide(16 if is_short else 32)
     # The bits of a float without its sign rise with it, or fall with it where it is negative. Falling ones are wanted.
     falling: NDArray[Any] = np.where(bits & _SIGN, bits, bits ^ _REST_OF_BITS).astype(wide)
-    keys: NDArray[Any] = (falling << shift) | indices
-    keys.sort(axis=1)
-    ordered = (keys >> shift).astype(np.uint16)
+    falling <<= wide(16 if is_short else 32)
+    falling |= indices
+    return falling
+
+
+def _of_keys(keys: NDArray[Any], dtype: np.dtype[Any]) -> tuple[IndexArray, FloatArray]:
+    """Return the indices and values that keys were made of."""
+    ordered = (keys >> keys.dtype.type(8 * dtype.itemsize)).astype(np.uint16)
     values = np.where(ordered & _SIGN, ordered, ordered ^ _REST_OF_BITS).view(np.float16)
-    return (keys & ((wide(1) << shift) - wide(1))).astype(indices.dtype), values
+    return keys.astype(dtype), values  # the cast keeps the lower half
 
 
 def _is_in_order(indices: IndexArray, values: FloatArray) -> NDArray[np.bool_]:
@@ -91,5 +107,31 @@ def is_sorted(indices: IndexArray, values: FloatArray) -> NDArray[np.bool_]:
     ndarray
         bool ``(n,)``.
     """
-    in_order: NDArray[np.bool_] = np.all(_is_in_order(indices, values), axis=(1, 2, 3))
+    keys = _keys(indices, values) if np.isfinite(values).all() else None
+    are_in_order = _is_in_order(indices, values) if keys is None else keys[:, :-1] < keys[:, 1:]
+    in_order: NDArray[np.bool_] = np.all(are_in_order, axis=(1, 2, 3))
     return in_order
+
+
+def has_repeated_classes(indices: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell for each sample whether a class is twice in a cell.
+
+    Parameters
+    ----------
+    indices
+        ``(n, k, n_rows, n_cols)``, in any order.
+
+    Returns
+    -------
+    ndarray
+        bool ``(n,)``.
+    """
+    n, k = indices.shape[:2]
+    repeated = np.zeros(n, bool)
+    if k <= _FEW_RANKS:
+        for rank in range(1, k):
+            same = indices[:, rank : rank + 1] == indices[:, :rank]
+            repeated |= same.reshape(n, -1).any(axis=1)
+        return repeated
+    ordered = np.sort(indices, axis=1)
+    return np.asarray((ordered[:, 1:] == ordered[:, :-1]).any(axis=(1, 2, 3)))

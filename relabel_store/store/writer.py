@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, read_json
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError, TargetExistsError
-from relabel_store.labels.topk import IndexArray, is_sorted
+from relabel_store.labels.topk import IndexArray, has_repeated_classes, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.arrays import Arrays, array_specs
@@ -78,6 +78,11 @@ class PartLabels:
     def is_labelled(self) -> NDArray[np.bool_]:
         """Bool ``(n,)``."""
         return np.asarray(self.facts["status"].to_numpy() == Status.LABELLED.value)
+
+
+def _are_multiples(values: NDArray[np.float16], step: float) -> bool:
+    steps = values.astype(np.float32) * np.float32(1 / step)  # exact: a step is a power of two
+    return bool(np.all(steps == np.rint(steps)))
 
 
 Location = str | os.PathLike[str] | StoreFiles
@@ -389,10 +394,10 @@ class StoreWriter:
             )
         if not is_sorted(indices, values).all() or not np.isfinite(values).all():
             raise ValueError(f"part {part}: ranks are not in stored order, or not finite")
-        if label_map.k > 1 and np.any(np.diff(np.sort(indices, axis=1).astype(np.int64), axis=1) == 0):
+        if has_repeated_classes(indices).any():
             raise ValueError(f"part {part}: a class twice in a cell")
         step = label_map.value_step
-        if not isinstance(step, str) and np.any(values.astype(np.float32) % step):
+        if not isinstance(step, str) and not _are_multiples(values, step):
             raise ValueError(f"part {part}: values are no multiples of value step {step}")
         rest = labels.rest if label_map.k < label_map.num_classes else None
         if rest is not None and not np.isfinite(rest[good]).all():

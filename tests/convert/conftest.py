@@ -66,3 +66,29 @@ def store(tmp_path: Path, rng: np.random.Generator) -> EncodedStore:
 @pytest.fixture
 def part_files() -> type[PartFiles]:
     return PartFiles
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the index of a tar is kept."""
+    monkeypatch.setenv("RELABEL_STORE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def write_tree():
+    """Write maps as a tree of tensors: float32 as ReLabel, or float16, permuted, as TokenLabeling's generator does."""
+    import torch
+
+    def write(root: Path, indices, scores, *, dtype=np.float32, is_zip: bool = True) -> list[str]:
+        ids = [f"n{row % 3:02d}/n{row % 3:02d}_{row:03d}" for row in range(len(indices))]
+        for sample_id, *planes in zip(ids, scores, indices, strict=True):
+            path = root / f"{sample_id}.pt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tensor = torch.from_numpy(np.stack(planes).astype(dtype))
+            if dtype == np.float16:
+                tensor = tensor.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+            torch.save(tensor, path, _use_new_zipfile_serialization=is_zip)
+        return ids
+
+    return write

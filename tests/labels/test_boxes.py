@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relabel_store.errors import BoxError
-from relabel_store.labels.boxes import boxes_from_ijhw, require_boxes
+from relabel_store.labels.boxes import boxes_from_ijhw, middle_square, require_boxes
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,10 @@ def test_top_left_height_width_become_fractions() -> None:
 def test_every_image_has_its_own_size() -> None:
     boxes = boxes_from_ijhw([[0, 0, 10, 10], [0, 0, 10, 10]], [[20, 40], [10, 10]])
     np.testing.assert_allclose(boxes, [[0, 0, 0.25, 0.5], [0, 0, 1, 1]], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((500, 375), (62, 0, 437, 375)), ((3, 8), (0, 2, 3, 5)), ((4, 4), (0, 0, 4, 4))]
+)
+def test_the_middle_square_is_the_largest(size, box) -> None:
+    assert middle_square(*size) == box

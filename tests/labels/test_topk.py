@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from relabel_store.labels.topk import is_sorted, sort_ranks, top_k
+from relabel_store.labels.topk import has_repeated_classes, is_sorted, sort_ranks, top_k
 
 
 def loop_top_k(scores: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -190,3 +190,43 @@ def test_ranks_as_stored_are_sorted_as_two_keys_are(dtype, step, has_negative_ze
     expected = np.take_along_axis(values, order, axis=1)
     np.testing.assert_array_equal(found[1].view(np.uint16), expected.view(np.uint16))
     assert (found[0].dtype, found[1].dtype) == (dtype, np.float16)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    k=st.integers(1, 20),
+    dtype=st.sampled_from([np.uint16, np.uint32, np.float32]),
+    seed=st.integers(0, 2**16),
+)
+def test_classes_that_are_twice_in_a_cell_are_found(k: int, dtype, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    indices = (
+        rng.permuted(np.tile(np.arange(30), (5, 2, 3, 1)), axis=-1).transpose(0, 3, 1, 2)[:, :k].astype(dtype)
+    )
+    for sample in range(3) if k > 1 else ():
+        one, other = rng.choice(k, 2, replace=False)
+        indices[sample, one, 1, 2] = indices[sample, other, 1, 2]
+    expected = [any(len(set(cell)) < k for cell in sample.reshape(k, -1).T.tolist()) for sample in indices]
+    assert has_repeated_classes(indices).tolist() == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(is_half=st.booleans(), seed=st.integers(0, 2**16))
+def test_order_is_told_cell_by_cell(is_half: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (6, 3, 1, 2)
+    indices = rng.integers(0, 4, shape).astype(np.uint16)
+    values = rng.choice([-2.0, -0.0, 0.0, 1.0, np.inf, np.nan], shape).astype(
+        np.float16 if is_half else np.float32
+    )
+    indices[:2], values[:2] = sort_ranks(*top_k(rng.normal(0, 1, (2, 5, 1, 2)).astype(values.dtype), 3))
+    expected = [
+        all(
+            v[rank, 0, cell] > v[rank + 1, 0, cell]
+            or (v[rank, 0, cell] == v[rank + 1, 0, cell] and i[rank, 0, cell] < i[rank + 1, 0, cell])
+            for cell in range(2)
+            for rank in range(2)
+        )
+        for v, i in zip(values, indices, strict=True)
+    ]
+    assert is_sorted(indices, values).tolist() == expected
