@@ -27,8 +27,12 @@ _FILE = re.compile(r".+-\d{5,}-of-\d{5,}\.parquet")
 
 def part_file(manifest: Manifest, part: int) -> str:
     """Return the name of a part's file, ``NAME-00042-of-00313.parquet``."""
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", manifest.name).strip("-.") or "labels"
-    return f"{name}-{part:05d}-of-{manifest.num_parts:05d}.parquet"
+    return f"{file_stem(manifest)}-{part:05d}-of-{manifest.num_parts:05d}.parquet"
+
+
+def file_stem(manifest: Manifest) -> str:
+    """Return the name of a store as files begin with it."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", manifest.name).strip("-.") or "labels"
 
 
 def part_schema(manifest: Manifest) -> pa.Schema:
