@@ -191,6 +191,11 @@ class MadeUpLabels:
         """The sample table without facts."""
         return make_samples(self.manifest, self.maps.sample_ids)
 
+    def is_described_by(self, document: Mapping[str, object]) -> bool:
+        """Tell whether JSON is the manifest, but for what is known only once the labels are written."""
+        made_later = {"state": None, "statistics": None}
+        return {**document, **made_later} == {**self.manifest.to_dict(), **made_later}
+
     @property
     def labelled(self) -> list[int]:
         """The rows that have a label."""

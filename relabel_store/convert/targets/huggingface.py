@@ -116,6 +116,7 @@ def _encode(manifest: Manifest, table: pa.Table) -> bytes:
         use_byte_stream_split=scores,
         write_page_checksum=True,
     ) as writer:
-        writer.write_table(table, row_group_size=manifest.layout.chunk_rows)
+        if len(table):  # a row group without rows is one that `datasets` fails at
+            writer.write_table(table, row_group_size=manifest.layout.chunk_rows)
         writer.add_key_value_metadata({spec.MANIFEST_ATTRIBUTE: manifest_text(manifest)})
     return bytes(sink.getvalue())

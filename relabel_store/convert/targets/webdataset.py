@@ -74,7 +74,7 @@ class TarShards:
 def key_of(sample_id: str) -> str | None:
     """Return what WebDataset calls a sample whose image is named after its id: up to the first dot of the file's name.
 
-    None where it finds no sample, because nothing comes before that dot.
+    None where nothing comes before that dot: it would take the folder for the key, or find no sample at all.
     """
     folder, slash, name = sample_id.rpartition("/")
     stem = name.partition(".")[0]
@@ -95,8 +95,8 @@ def _require_keys(sample_ids: Sequence[str]) -> Iterator[str]:
         key = key_of(sample_id)
         if key is None:
             raise OptionError(
-                f"form {FORM!r}: the file of sample {sample_id!r} begins with a dot, so WebDataset finds no sample "
-                "there; tfrecord, hdf5, npz, huggingface and the encodings of a store take any id"
+                f"form {FORM!r}: the file of sample {sample_id!r} begins with a dot, so WebDataset finds no key "
+                "in it; tfrecord, hdf5, npz, huggingface and the encodings of a store take any id"
             )
         if key in seen:
             raise OptionError(

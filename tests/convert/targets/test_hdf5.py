@@ -10,7 +10,6 @@ from hypothesis import given, settings
 
 from relabel_store.convert.targets.hdf5 import open_target
 from relabel_store.errors import MissingDependencyError
-from relabel_store.manifest import Manifest
 from relabel_store.testing import MadeUpLabels, file_digests, made_up_labels, make_manifest
 
 
@@ -31,8 +30,7 @@ def test_every_number_is_read_back(labels: MadeUpLabels, written) -> None:
         classes = [-1 if index is None else index for index in samples["class_index"].to_pylist()]
         assert found["class_index"][:].tolist() == classes
         assert found["width"][:].tolist() == [500 if row in rows else -1 for row in range(len(samples))]
-        manifest = Manifest.from_dict(json.loads(found.attrs["relabel_store"]))
-        assert manifest.reopened() == labels.manifest
+        assert labels.is_described_by(json.loads(found.attrs["relabel_store"]))
 
 
 @pytest.fixture

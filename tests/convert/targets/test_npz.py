@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 
 from relabel_store.errors import OptionError
-from relabel_store.manifest import Manifest
 from relabel_store.testing import MadeUpLabels, made_up_labels, make_manifest
 
 
@@ -27,8 +26,7 @@ def test_every_number_is_read_back(labels: MadeUpLabels, written) -> None:
         classes = [-1 if index is None else index for index in labels.samples["class_index"].to_pylist()]
         assert found["class_index"].tolist() == classes
         assert (found["status"] == "labelled").nonzero()[0].tolist() == rows
-        manifest = Manifest.from_dict(json.loads(found["manifest"][()]))
-        assert manifest.reopened() == labels.manifest
+        assert labels.is_described_by(json.loads(found["manifest"][()]))
 
 
 def test_rows_without_a_label_hold_the_fill_values_of_a_store(tmp_path, write) -> None:
