@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +29,12 @@ from relabel_store.convert.targets.provenance import manifest_text
 from relabel_store.errors import MissingDependencyError
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import array_specs
+from relabel_store.store.local_files import write_file
 from relabel_store.store.writer import PartLabels, filled_arrays
 
 if TYPE_CHECKING:
     import h5py
+    from typing_extensions import Buffer
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -95,15 +98,15 @@ class Hdf5File:
             **{name: numbers_of(samples, name) for name in NUMBERS},
             **{name: text_array(texts_of(samples, name), self.widths[name], is_utf8=True) for name in TEXTS},
         }
-        path = piece_path(self.path, part)
-        with _write(path) as file:
+        piece = io.BytesIO()
+        with _write(piece) as file:
             for name, dataset in self._make_datasets(file, manifest, len(samples)):
                 dataset[:] = rows[name].astype(dataset.dtype)
-        sync(path)
+        write_file(piece_path(self.path, part), piece.getvalue())
 
     def finish(self, manifest: Manifest) -> None:
         """Copy the chunks of all parts, then the manifest."""
-        with _write(self.path) as file:
+        with _UnfailingFile(self.path, "w+") as disk, _write(disk) as file:
             datasets = list(self._make_datasets(file, manifest, manifest.num_samples))
             for part in range(manifest.num_parts):
                 _copy_chunks(
@@ -111,6 +114,8 @@ class Hdf5File:
                 )
             _label_axes(file, manifest)
             file.attrs[spec.MANIFEST_ATTRIBUTE] = manifest_text(manifest)
+        if disk.error is not None:
+            raise disk.error
         sync(self.path)
 
     def _columns(self, manifest: Manifest) -> Iterator[tuple[str, _Column]]:
@@ -146,11 +151,28 @@ class Hdf5File:
             )
 
 
-def _write(path: Path) -> h5py.File:
+def _write(file: io.BytesIO | io.FileIO) -> h5py.File:
     import h5py
 
-    # The oldest form that holds the content; no times, which would make each file another.
-    return h5py.File(path, "w", libver="earliest", track_order=False)
+    # The oldest form that holds the content; times, which would make each file another, are off.
+    return h5py.File(file, "w", libver="earliest", track_order=False)
+
+
+class _UnfailingFile(io.FileIO):
+    """A file that keeps to itself that the disk is full: the HDF5 library crashes when a write fails."""
+
+    error: OSError | None = None
+
+    def write(self, data: Buffer) -> int:
+        """Write all of some bytes, or nothing any more."""
+        view = memoryview(data).cast("B")
+        size = len(view)
+        try:
+            while view and self.error is None:
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.error = error
+        return size
 
 
 def _copy_chunks(piece: Path, datasets: Sequence[tuple[str, h5py.Dataset]], *, first_row: int) -> None:
