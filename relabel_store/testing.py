@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +35,9 @@ from relabel_store.store.journal import BadImage
 from relabel_store.store.samples import Status
 from relabel_store.store.writer import Location, PartLabels, StoreWriter
 
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
 _MOST_IDS = 100_000  # listed for a digest; benchmarks with more rows have ids of their own
 
 
@@ -52,14 +57,16 @@ def make_manifest(
     shard_rows: int = 4,
     chunk_rows: int = 2,
     encoding: str = spec.ENCODING_ZARR,
+    are_classes_known: bool = True,
 ) -> Manifest:
     """Return the manifest of a store that is being built."""
     names = ["cat", "dog", *(f"thing {index}" for index in range(2, num_classes))][:num_classes]
+    classes = Classes.of(None, names, "test") if are_classes_known else Classes.of(None, None, None)
     return Manifest(
         name="made-up",
         num_samples=n,
         label_map=LabelSpec(grid=grid, k=k, num_classes=num_classes, value_step=value_step, absent=absent),
-        classes=Classes.of(None, names, "test"),
+        classes=classes,
         geometry=Geometry(
             input_size=(grid[0] * 32, grid[1] * 32), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
         ),
@@ -162,6 +169,84 @@ def make_store(
     if parts is None:
         writer.complete()
     return maps
+
+
+@dataclass(frozen=True)
+class MadeUpLabels:
+    """Made-up labels as what is converted: see `convert.source.LabelSource`.
+
+    Attributes
+    ----------
+    bad_images
+        Rows without a label, with the reason.
+    """
+
+    manifest: Manifest
+    maps: LabelMaps
+    bad_images: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, seed: int = 0, bad_images: Mapping[int, str] | None = None
+    ) -> MadeUpLabels:
+        """Return labels that follow from a seed."""
+        return cls(manifest, make_label_maps(np.random.default_rng(seed), manifest), bad_images or {})
+
+    @property
+    def samples(self) -> pa.Table:
+        """The sample table without facts."""
+        return make_samples(self.manifest, self.maps.sample_ids)
+
+    def is_described_by(self, document: Mapping[str, object]) -> bool:
+        """Tell whether JSON is the manifest, but for what is known only once the labels are written."""
+        made_later = {"state": None, "statistics": None}
+        return {**document, **made_later} == {**self.manifest.to_dict(), **made_later}
+
+    @property
+    def labelled(self) -> list[int]:
+        """The rows that have a label."""
+        return [row for row in range(self.manifest.num_samples) if row not in self.bad_images]
+
+    def read_part(self, part: int) -> PartLabels:
+        """Return the labels of a part; rows without one hold what nothing may be read from."""
+        labels = make_part(self.manifest, self.maps, part, self.bad_images)
+        for rows in labels.arrays.values():
+            rows[~labels.is_labelled] = 1
+        return labels
+
+
+def made_up_labels(
+    *, absent: Sequence[AbsentRule] = tuple(AbsentRule), max_classes: int | None = None
+) -> SearchStrategy[MadeUpLabels]:
+    """Return a strategy of labels of all shapes, some of them with more classes than 16 bits tell apart.
+
+    Parameters
+    ----------
+    max_classes
+        No labels of more than these.
+    """
+    from hypothesis import strategies as st
+
+    @st.composite
+    def draw_labels(draw: st.DrawFn) -> MadeUpLabels:
+        num_classes = draw(st.sampled_from([1, 5, 2048, spec.MAX_UINT16_CLASSES + 1]))
+        if max_classes is not None:
+            num_classes = min(num_classes, max_classes)
+        is_large = num_classes > 5  # the dense scores are made up
+        manifest = make_manifest(
+            draw(st.integers(1, 4 if is_large else 9)),
+            grid=(1, 2) if is_large else draw(st.tuples(st.integers(1, 3), st.integers(1, 4))),
+            k=draw(st.integers(1, min(num_classes, 4))),
+            num_classes=num_classes,
+            value_step="exact" if draw(st.booleans()) else draw(st.sampled_from([0.125, 1.0])),
+            absent=draw(st.sampled_from(list(absent))),
+            are_classes_known=not is_large,
+        )
+        bad = draw(st.sets(st.integers(0, manifest.num_samples - 1)))
+        return MadeUpLabels.of(manifest, draw(st.integers(0, 2**16)), dict.fromkeys(bad, "truncated"))
+
+    return draw_labels()
 
 
 def file_digests(store: Path) -> dict[str, str]:

@@ -28,7 +28,15 @@ _SOURCES: dict[str, str] = {
     "token-labeling": "relabel_store.convert.token_labeling",
     "relabel": "relabel_store.convert.relabel",
 }
-_TARGETS: dict[str, str] = {}
+_TARGETS: dict[str, str] = {
+    "relabel": "relabel_store.convert.targets.relabel",
+    "token-labeling": "relabel_store.convert.targets.token_labeling",
+    "webdataset": "relabel_store.convert.targets.webdataset",
+    "tfrecord": "relabel_store.convert.targets.tfrecord",
+    "hdf5": "relabel_store.convert.targets.hdf5",
+    "npz": "relabel_store.convert.targets.npz",
+    "huggingface": "relabel_store.convert.targets.huggingface",
+}
 
 _ENCODING_SUFFIXES = {f".{name}": name for name in spec.ENCODING_VERSIONS}
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from relabel_store import spec
@@ -15,13 +16,32 @@ from relabel_store.convert.source import LabelSource
 from relabel_store.convert.target import LabelTarget
 from relabel_store.convert.workers import each_part
 from relabel_store.errors import SettingsChangedError, TargetExistsError
+from relabel_store.manifest import Encoding, Manifest
 from relabel_store.store.journal import BadImage
-from relabel_store.store.local_files import create_file, sync_directory
+from relabel_store.store.local_files import create_file, sync_directory, telling_of_full_disks
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.samples import with_facts
+from relabel_store.store.statistics import Counts
+from relabel_store.store.writer import count_labels, require_fitting
 
 _IDENTITY_FILE = "identity"
 _CONTENT = "content"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a conversion into files has to say.
+
+    Attributes
+    ----------
+    without_label
+        Rows that have none.
+    notes
+        What users of the layout should know, a sentence each.
+    """
+
+    without_label: list[BadImage]
+    notes: tuple[str, ...]
 
 
 def convert_into_files(
@@ -32,8 +52,8 @@ def convert_into_files(
     *,
     workers: int,
     observer: ConversionObserver,
-) -> list[BadImage]:
-    """Write labels in a layout of others, or go on where an earlier attempt was stopped; return rows without a label.
+) -> Outcome:
+    """Write labels in a layout of others, or go on where an earlier attempt was stopped.
 
     Parameters
     ----------
@@ -66,7 +86,7 @@ def convert_into_files(
         try:
             _require_same_conversion(source, form, workshop, path)
             target = make_target(workshop / _CONTENT)
-            without_label = _write(source, target, workshop, workers=workers, observer=observer)
+            outcome = _write(source, target, workshop, workers=workers, observer=observer)
         except BaseException:
             if not was_there and not any(workshop.glob("part-*")) and not (workshop / _CONTENT).exists():
                 shutil.rmtree(workshop)  # refused before anything was written
@@ -74,7 +94,7 @@ def convert_into_files(
         (workshop / _CONTENT).rename(path)
         sync_directory(path.parent)
         shutil.rmtree(workshop)
-    return without_label
+    return outcome
 
 
 def _require_free(path: Path) -> None:
@@ -100,7 +120,7 @@ def _require_same_conversion(source: LabelSource, form: str, workshop: Path, pat
 
 def _write(
     source: LabelSource, target: LabelTarget, workshop: Path, *, workers: int, observer: ConversionObserver
-) -> list[BadImage]:
+) -> Outcome:
     manifest = source.manifest
     write_part = _WritePart(source, target, workshop)
     parts = list(range(manifest.num_parts))
@@ -112,11 +132,24 @@ def _write(
     missing = [part for part in parts if not write_part.marker(part).exists()]
     left = sum(len(manifest.rows_of_part(part)) for part in missing)
     observer.on_start(manifest.num_samples, manifest.num_samples - left)
-    target.begin(source)
+    with telling_of_full_disks(workshop.name):
+        notes = tuple(target.begin(source))
     for written in each_part(write_part, missing, workers):
         observer.on_part(written)
-    target.finish(source)
-    return [bad for part in parts for bad in write_part.read_marker(part)]
+    records = [write_part.read_marker(part) for part in parts]
+    with telling_of_full_disks(workshop.name):
+        target.finish(_completed(manifest, records))
+    return Outcome([bad for record in records for bad in record.without_label], notes)
+
+
+def _completed(manifest: Manifest, records: list[_Record]) -> Manifest:
+    counts = Counts.total((record.counts for record in records), manifest.label_map.num_classes)
+    statistics = counts.summary(
+        bad_images=sum(len(record.without_label) for record in records),
+        exif_oriented=sum(record.exif_oriented for record in records),
+    )
+    # In which encoding the labels lay is nothing that these files know of.
+    return replace(manifest.completed(statistics), encoding=Encoding())
 
 
 def _remove(path: Path) -> None:
@@ -125,6 +158,31 @@ def _remove(path: Path) -> None:
     else:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is known of a part once it is written."""
+
+    without_label: list[BadImage]
+    exif_oriented: int
+    counts: Counts
+
+    def to_bytes(self) -> bytes:
+        without_label = [[bad.row, bad.reason] for bad in self.without_label]
+        return canonical_json(
+            {
+                "without_label": without_label,
+                "exif_oriented": self.exif_oriented,
+                "counts": self.counts.to_json(),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> _Record:
+        document = read_json(data)
+        without_label = [BadImage(row, reason) for row, reason in document["without_label"]]
+        return cls(without_label, document["exif_oriented"], Counts.from_json(document["counts"]))
 
 
 class _WritePart:
@@ -141,14 +199,16 @@ class _WritePart:
     def __call__(self, part: int) -> int:
         manifest = self._source.manifest
         rows, labels = manifest.rows_of_part(part), self._source.read_part(part)
+        require_fitting(manifest, part, labels)
         planned = self._samples.slice(rows.start, len(rows))
         samples = with_facts(planned, {0: labels.facts}, max(len(rows), 1))
-        self._target.write_part(manifest, part, samples, labels)
-        without_label = [[bad.row, bad.reason] for bad in labels.bad_images]
-        create_file(self.marker(part), canonical_json({"without_label": without_label}))
+        with telling_of_full_disks(spec.part_name(part)):
+            self._target.write_part(manifest, part, samples, labels)
+        counts = count_labels(manifest, labels.arrays, labels.is_labelled, samples)
+        record = _Record(list(labels.bad_images), labels.exif_oriented, counts)
+        create_file(self.marker(part), record.to_bytes())
         return len(rows)
 
-    def read_marker(self, part: int) -> list[BadImage]:
-        """Return the rows of a written part that have no label."""
-        document = read_json(self.marker(part).read_bytes())
-        return [BadImage(row, reason) for row, reason in document["without_label"]]
+    def read_marker(self, part: int) -> _Record:
+        """Return what is known of a written part."""
+        return _Record.from_bytes(self.marker(part).read_bytes())

@@ -34,7 +34,7 @@ class ConversionReport:
     without_label
         Sample id and reason of those that have none.
     notes
-        What was found out about the labels as a whole.
+        What was found out about the labels as a whole, and what users of the layout should know.
     seconds
         Of this attempt.
     """
@@ -124,20 +124,20 @@ def convert(
         report = _into_store(opened, destination, target, compression, count, observer)
     else:
         report = _into_files(opened, destination, target, compression, count, observer)
-    without_label, size_bytes = report
+    without_label, size_bytes, notes = report
     return ConversionReport(
         location=os.fspath(destination),
         source_form=form,
         target_form=target,
         samples=opened.manifest.num_samples,
         without_label=without_label,
-        notes=opened.notes,
+        notes=(*opened.notes, *notes),
         size_bytes=size_bytes,
         seconds=time.monotonic() - started,
     )
 
 
-_Outcome = tuple[tuple[tuple[str, str], ...], int | None]
+_Outcome = tuple[tuple[tuple[str, str], ...], int | None, tuple[str, ...]]  # without label, bytes, notes
 
 
 def _into_store(
@@ -152,7 +152,7 @@ def _into_store(
     writer = convert_into_store(source, open_files(destination), how, workers=workers, observer=observer)
     bad = (bad for record in writer.records().values() for bad in record.bad_images)
     size = sum(entry.size_bytes for record in writer.records().values() for entry in record.files.values())
-    return _named(source, bad), size
+    return _named(source, bad), size, ()
 
 
 def _into_files(
@@ -169,10 +169,10 @@ def _into_files(
         raise OptionError(
             f"output {str(destination)!r}: {form!r} is written to this machine's disks only; give a path"
         )
-    bad = convert_into_files(
+    outcome = convert_into_files(
         source, Path(destination), form, formats.target_maker(form), workers=workers, observer=observer
     )
-    return _named(source, bad), None
+    return _named(source, outcome.without_label), None, outcome.notes
 
 
 def _named(source: LabelSource, without_label: Iterable[BadImage]) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -14,8 +15,10 @@ from relabel_store.store.writer import PartLabels
 class LabelTarget(Protocol):
     """Labels in a layout of others, below a path of its own. It is sent to other processes, so it can be pickled.
 
-    `into_files` calls `begin` once, `write_part` for each part, again for one during which the process died, and
-    `finish` once. What is at the path appears under its final name only then.
+    `into_files` calls `begin` once, also of a conversion that goes on; what that leaves in the target goes to the other
+    processes with it. Then `write_part` for each part that is not written yet, again for one during which the process
+    died, and `finish` once, again if it died in there. What is at the path appears under its final name only then.
+    Things that are not to be part of it may lie beside the path; they are removed at the end.
 
     Attributes
     ----------
@@ -28,13 +31,13 @@ class LabelTarget(Protocol):
     def is_sequential(self) -> bool:
         """Whether parts have to be written in order by one process."""
 
-    def begin(self, source: LabelSource) -> None:
-        """Write what comes before the parts, if anything.
+    def begin(self, source: LabelSource) -> Sequence[str]:
+        """Write what comes before the parts, if anything; return what users of the layout should know, in sentences.
 
         Raises
         ------
         OptionError
-            The layout cannot hold these labels; the message says why, and which can.
+            The layout cannot hold these labels; the message says why, and which can. Nothing is written then.
         """
 
     def write_part(self, manifest: Manifest, part: int, samples: pa.Table, labels: PartLabels) -> None:
@@ -45,8 +48,15 @@ class LabelTarget(Protocol):
         samples
             The rows of the sample table, with facts, in `samples.SCHEMA`.
         labels
-            Rows without a label are left out, or marked where the layout has a mark for them.
+            Checked against the format. Rows without a label are left out, or marked where the layout has a mark for
+            them.
         """
 
-    def finish(self, source: LabelSource) -> None:
-        """Write what comes after the parts, if anything."""
+    def finish(self, manifest: Manifest) -> None:
+        """Write what comes after the parts, if anything.
+
+        Parameters
+        ----------
+        manifest
+            With the statistics of all parts: what says where the labels come from, for layouts that have room for it.
+        """

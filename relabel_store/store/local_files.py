@@ -119,7 +119,7 @@ def write_file(path: Path, data: bytes) -> None:
     NotEnoughSpaceError
         The disk is full; nothing is left behind.
     """
-    with _partial_file(path, data) as partial:
+    with telling_of_full_disks(path.name, len(data)), _partial_file(path, data) as partial:
         partial.replace(path)
 
 
@@ -133,7 +133,7 @@ def create_file(path: Path, data: bytes) -> bool:
     """
     if path.exists():
         return False  # without writing it all first
-    with _partial_file(path, data) as partial:
+    with telling_of_full_disks(path.name, len(data)), _partial_file(path, data) as partial:
         try:
             path.hardlink_to(partial)
         except FileExistsError:
@@ -142,32 +142,46 @@ def create_file(path: Path, data: bytes) -> bool:
 
 
 @contextlib.contextmanager
+def telling_of_full_disks(name: str, size_bytes: int | None = None) -> Iterator[None]:
+    """Say that the disk is full where a write finds out.
+
+    Raises
+    ------
+    NotEnoughSpaceError
+        It is, or a quota is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            size = "" if size_bytes is None else f" ({size_bytes} bytes)"
+            raise NotEnoughSpaceError(
+                f"writing {name!r}{size}: {os.strerror(error.errno or 0)}; "
+                "free some space and run the same command again"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
 def _partial_file(path: Path, data: bytes) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
-        _make_directory(path.parent)
+        make_directory(path.parent)
         with partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         yield partial
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise NotEnoughSpaceError(
-                f"writing {path.name!r} ({len(data)} bytes): {error.strerror}; "
-                "free some space and run the same command again"
-            ) from error
-        raise
     finally:
         partial.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 
-def _make_directory(path: Path) -> None:
+def make_directory(path: Path) -> None:
     """Make a directory and those above it, each durable in the one that holds it."""
     if path.is_dir():
         return
-    _make_directory(path.parent)
+    make_directory(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
 

@@ -13,8 +13,12 @@ from relabel_store.manifest import Manifest
 
 def name_of_part(manifest: Manifest, part: int, suffix: str) -> str:
     """Return the name of a part's file, ``NAME-00042-of-00313`` and the suffix."""
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", manifest.name).strip("-.") or "labels"
-    return f"{name}-{part:05d}-of-{manifest.num_parts:05d}{suffix}"
+    return f"{file_stem(manifest)}-{part:05d}-of-{manifest.num_parts:05d}{suffix}"
+
+
+def file_stem(manifest: Manifest) -> str:
+    """Return the name of a store as its files begin with it."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", manifest.name).strip("-.") or "labels"
 
 
 class SelfContainedEncoding:

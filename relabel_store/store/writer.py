@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, read_json
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError, TargetExistsError
-from relabel_store.labels.topk import IndexArray, has_repeated_classes, is_sorted
+from relabel_store.labels.topk import IndexArray, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.arrays import Arrays, array_specs
@@ -73,6 +73,12 @@ class PartLabels:
     mtimes_ns: NDArray[np.int64]
     bad_images: tuple[BadImage, ...] = ()
     exif_oriented: int = 0
+
+    @property
+    def arrays(self) -> Arrays:
+        """The arrays by name."""
+        found = {spec.INDICES: self.indices, spec.VALUES: self.values, spec.REST: self.rest}
+        return {name: rows for name, rows in found.items() if rows is not None}
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
@@ -165,6 +171,57 @@ def _require_as_begun(files: StoreFiles) -> None:
             ) from error
 
 
+def require_fitting(manifest: Manifest, part: int, labels: PartLabels) -> None:
+    """Check the labels of a part against the format: what is wrong here is wrong for years.
+
+    Raises
+    ------
+    ValueError
+        They do not fit the manifest, or each other.
+    """
+    label_map, rows = manifest.label_map, manifest.rows_of_part(part)
+    if not 0 <= part < manifest.num_parts:
+        raise ValueError(f"part {part}: expected 0 to {manifest.num_parts - 1}")
+    if (labels.rest is None) != (label_map.absent is AbsentRule.ZERO):
+        raise ValueError(f"part {part}: rest does not fit absent = {label_map.absent.value!r}")
+    arrays = {spec.INDICES: labels.indices, spec.VALUES: labels.values, spec.REST: labels.rest}
+    for name, array in array_specs(manifest).items():
+        found = arrays[name]
+        expected = (len(rows), *array.shape[1:])
+        if found is None or found.shape != expected or found.dtype != array.dtype:
+            raise ValueError(f"part {part}: {name} do not have dtype {array.dtype} and shape {expected}")
+    statuses = labels.facts["status"].to_pylist()
+    without = [row for row, status in zip(rows, statuses, strict=True) if status != Status.LABELLED.value]
+    if set(statuses) - set(Status):
+        raise ValueError(f"part {part}: statuses {sorted(set(statuses))}")
+    if sorted(image.row for image in labels.bad_images) != without:
+        raise ValueError(f"part {part}: reasons for having no label do not fit the statuses, {without}")
+    good = labels.is_labelled
+    indices, values = labels.indices[good], labels.values[good]
+    if indices.size and int(indices.max()) >= label_map.num_classes:
+        raise ValueError(f"part {part}: class index {indices.max()}, expected below {label_map.num_classes}")
+    if not is_sorted(indices, values).all() or not np.isfinite(values).all():
+        raise ValueError(f"part {part}: ranks are not in stored order, or not finite")
+    if has_repeated_classes(indices).any():
+        raise ValueError(f"part {part}: a class twice in a cell")
+    step = label_map.value_step
+    if not isinstance(step, str) and not _are_multiples(values, step):
+        raise ValueError(f"part {part}: values are no multiples of value step {step}")
+    rest = labels.rest if label_map.k < label_map.num_classes else None
+    if rest is not None and not np.isfinite(rest[good]).all():
+        raise ValueError(f"part {part}: rest is not finite")
+
+
+def filled_arrays(manifest: Manifest, labels: PartLabels) -> Arrays:
+    """Return the arrays of a part as they are stored: rows without a label hold fill values."""
+    is_labelled, found = labels.is_labelled, labels.arrays
+    arrays: Arrays = {}
+    for name, array in array_specs(manifest).items():
+        arrays[name] = array.full(len(is_labelled))
+        arrays[name][is_labelled] = found[name][is_labelled]
+    return arrays
+
+
 def encode_part(manifest: Manifest, part: int, labels: PartLabels, samples: pa.Table) -> dict[str, bytes]:
     """Return the files of a part by name; rows without a label hold fill values.
 
@@ -173,16 +230,35 @@ def encode_part(manifest: Manifest, part: int, labels: PartLabels, samples: pa.T
     samples
         The part's rows of the sample table, without facts.
     """
-    n, is_labelled = len(samples), labels.is_labelled
-    found = {spec.INDICES: labels.indices, spec.VALUES: labels.values, spec.REST: labels.rest}
-    arrays: Arrays = {}
-    for name, array in array_specs(manifest).items():
-        rows = found[name]
-        assert rows is not None
-        arrays[name] = array.full(n)
-        arrays[name][is_labelled] = rows[is_labelled]
+    n = len(samples)
+    arrays = filled_arrays(manifest, labels)
     with_facts = sample_tables.with_facts(samples, {0: labels.facts}, n)
     return encoding_of(manifest).encode_part(manifest, part, arrays, with_facts)
+
+
+def count_labels(
+    manifest: Manifest, arrays: Arrays, is_labelled: NDArray[np.bool_], samples: pa.Table
+) -> Counts:
+    """Return what is counted of the labels of a part.
+
+    Parameters
+    ----------
+    arrays
+        A row for each of the part's samples; rows without a label may hold anything.
+    is_labelled
+        ``(n,)``.
+    samples
+        The part's rows of the sample table.
+    """
+    classes = samples["class_index"].fill_null(-1).to_numpy().astype(np.int64)
+    rest = arrays.get(spec.REST)
+    return Counts.of(
+        arrays[spec.INDICES][is_labelled],
+        arrays[spec.VALUES][is_labelled],
+        None if rest is None else rest[is_labelled],
+        classes[is_labelled],
+        num_classes=manifest.label_map.num_classes,
+    )
 
 
 class StoreWriter:
@@ -341,7 +417,7 @@ class StoreWriter:
         NotEnoughSpaceError
             The disk is full; the part does not exist.
         """
-        self._require_fitting(part, labels)
+        require_fitting(self.manifest, part, labels)
         self.files.require_creation()
         contents = self._encode(part, labels)
         record = PartRecord(
@@ -367,69 +443,14 @@ class StoreWriter:
             with hold_lock(self.files.path / spec.RUNNING_DIR / f"{name}.lock", wait=True):
                 yield
 
-    def _require_fitting(self, part: int, labels: PartLabels) -> None:
-        """Check the labels of a part against the format: what is wrong here is wrong for years."""
-        label_map, rows = self.manifest.label_map, self.manifest.rows_of_part(part)
-        if not 0 <= part < self.manifest.num_parts:
-            raise ValueError(f"part {part}: expected 0 to {self.manifest.num_parts - 1}")
-        if (labels.rest is None) != (label_map.absent is AbsentRule.ZERO):
-            raise ValueError(f"part {part}: rest does not fit absent = {label_map.absent.value!r}")
-        arrays = {spec.INDICES: labels.indices, spec.VALUES: labels.values, spec.REST: labels.rest}
-        for name, array in array_specs(self.manifest).items():
-            found = arrays[name]
-            expected = (len(rows), *array.shape[1:])
-            if found is None or found.shape != expected or found.dtype != array.dtype:
-                raise ValueError(f"part {part}: {name} do not have dtype {array.dtype} and shape {expected}")
-        statuses = labels.facts["status"].to_pylist()
-        without = [row for row, status in zip(rows, statuses, strict=True) if status != Status.LABELLED.value]
-        if set(statuses) - set(Status):
-            raise ValueError(f"part {part}: statuses {sorted(set(statuses))}")
-        if sorted(image.row for image in labels.bad_images) != without:
-            raise ValueError(f"part {part}: reasons for having no label do not fit the statuses, {without}")
-        good = labels.is_labelled
-        indices, values = labels.indices[good], labels.values[good]
-        if indices.size and int(indices.max()) >= label_map.num_classes:
-            raise ValueError(
-                f"part {part}: class index {indices.max()}, expected below {label_map.num_classes}"
-            )
-        if not is_sorted(indices, values).all() or not np.isfinite(values).all():
-            raise ValueError(f"part {part}: ranks are not in stored order, or not finite")
-        if has_repeated_classes(indices).any():
-            raise ValueError(f"part {part}: a class twice in a cell")
-        step = label_map.value_step
-        if not isinstance(step, str) and not _are_multiples(values, step):
-            raise ValueError(f"part {part}: values are no multiples of value step {step}")
-        rest = labels.rest if label_map.k < label_map.num_classes else None
-        if rest is not None and not np.isfinite(rest[good]).all():
-            raise ValueError(f"part {part}: rest is not finite")
-
     def _encode(self, part: int, labels: PartLabels) -> dict[str, bytes]:
         rows = self.manifest.rows_of_part(part)
-        contents = encode_part(self.manifest, part, labels, self.samples.slice(rows.start, len(rows)))
-        counts = self._count(part, labels.indices, labels.values, labels.rest, labels.is_labelled)
+        samples = self.samples.slice(rows.start, len(rows))
+        contents = encode_part(self.manifest, part, labels, samples)
+        counts = count_labels(self.manifest, labels.arrays, labels.is_labelled, samples)
         facts = labels.facts.replace_schema_metadata({_COUNTS_KEY: canonical_json(counts.to_json())})
         contents[facts_path(part)] = sample_tables.to_parquet(facts)
         return contents
-
-    def _count(
-        self,
-        part: int,
-        indices: IndexArray,
-        values: NDArray[np.float16],
-        rest: NDArray[np.float16] | None,
-        is_labelled: NDArray[np.bool_],
-    ) -> Counts:
-        rows = self.manifest.rows_of_part(part)
-        classes = (
-            self.samples["class_index"].slice(rows.start, len(rows)).fill_null(-1).to_numpy().astype(np.int64)
-        )
-        return Counts.of(
-            indices[is_labelled],
-            values[is_labelled],
-            None if rest is None else rest[is_labelled],
-            classes[is_labelled],
-            num_classes=self.manifest.label_map.num_classes,
-        )
 
     def _commit(self, record: PartRecord, contents: Mapping[str, bytes], mtimes: bytes) -> PartRecord:
         try:
@@ -577,13 +598,9 @@ class StoreWriter:
         read = {name: array.empty(len(record.rows)) for name, array in array_specs(self.manifest).items()}
         shards = self._encoding.open_shards(self.files, self.manifest, None)
         shards.read_part(record.part, lambda name: read_verified(self.files, name, record.files[name]), read)
-        statuses = self.samples["status"].slice(record.rows.start, len(record.rows)).to_numpy()
-        return self._count(
-            record.part,
-            read[spec.INDICES],
-            read[spec.VALUES],
-            read.get(spec.REST),
-            statuses == Status.LABELLED.value,
+        samples = self.samples.slice(record.rows.start, len(record.rows))
+        return count_labels(
+            self.manifest, read, samples["status"].to_numpy() == Status.LABELLED.value, samples
         )
 
     def _clean(self) -> None:

@@ -38,17 +38,19 @@ class PartFiles:
     def __init__(self, path: Path, *, is_sequential: bool = False) -> None:
         self.path, self.is_sequential = path, is_sequential
 
-    def begin(self, source: LabelSource) -> None:
+    def begin(self, source: LabelSource) -> list[str]:
         self.path.mkdir(exist_ok=not self.is_sequential)
         (self.path / "first").write_text(source.manifest.name)
+        return ["without values"]
 
     def write_part(self, manifest: Manifest, part: int, samples: pa.Table, labels: PartLabels) -> None:
         ids = samples["sample_id"].to_pylist()
         found = {ids[at]: labels.indices[at].tolist() for at in np.flatnonzero(labels.is_labelled)}
         (self.path / f"{part}.json").write_text(json.dumps(found))
 
-    def finish(self, source: LabelSource) -> None:
-        (self.path / "last").write_text(str(source.manifest.num_parts))
+    def finish(self, manifest: Manifest) -> None:
+        assert manifest.statistics is not None
+        (self.path / "last").write_text(str(manifest.statistics.labelled))
 
 
 @pytest.fixture

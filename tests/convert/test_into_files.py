@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relabel_store.convert.into_files import convert_into_files
+from relabel_store.convert.into_files import Outcome, convert_into_files
 from relabel_store.convert.stores import StoreSource
 from relabel_store.errors import OptionError, SettingsChangedError, StoreBusyError, TargetExistsError
 from relabel_store.labels.values import ValueStep
@@ -43,7 +43,7 @@ def write(tmp_path, heard, part_files):
 
 
 def test_every_part_is_written_and_rows_without_a_label_are_named(tmp_path, store, write) -> None:
-    assert write(StoreSource(store)) == [BadImage(5, "truncated")]
+    assert write(StoreSource(store)) == Outcome([BadImage(5, "truncated")], ("without values",))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "out"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "0.json",
@@ -54,6 +54,7 @@ def test_every_part_is_written_and_rows_without_a_label_are_named(tmp_path, stor
     ]
     found = json.loads((tmp_path / "out" / "1.json").read_text())
     assert list(found) == [store.samples["sample_id"][row].as_py() for row in (4, 6, 7)]
+    assert (tmp_path / "out" / "last").read_text() == "9"
 
 
 @pytest.mark.parametrize("is_sequential", [False, True], ids=["parts on their own", "one after the other"])

@@ -1,0 +1,1 @@
+"""Layouts of others that labels are written in, a module each."""
