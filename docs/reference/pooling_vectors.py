@@ -232,38 +232,33 @@ def cases() -> Iterator[dict[str, Any]]:
 
 
 def crop_cases() -> Iterator[dict[str, Any]]:
-    """Yield cases about where a crop lies and how large it is."""
-    yield case("whole-image", "every cell counts the same", [WHOLE])
-    yield case("crop-inside", "more than a cell, off the border", [(0.15, 0.3, 0.7, 0.85)])
-    yield case(
-        "crops-of-a-batch", "a box for each map", [(0.1, 0.2, 0.62, 0.9), WHOLE, (0.3, 0.15, 0.45, 0.3)]
-    )
-    yield case("crop-under-a-cell", "widened to one cell from its top left", [(0.3, 0.3, 0.4, 0.45)])
-    yield case(
-        "crop-under-a-cell-across-cells", "the same, over the border of cells", [(0.45, 0.7, 0.6, 0.8)]
-    )
-    yield case("crop-of-a-pixel", "one of 500 x 375, in the last column", [(0.998, 0.5, 1.0, 0.5026666)])
-    yield case(
-        "crop-of-one-cell", "one sample point an axis, in the centre of a cell", [(0.25, 0.5, 0.5, 0.75)]
-    )
-    yield case("crop-of-two-cells", "exactly: two sample points an axis, not three", [(0.25, 0.5, 0.75, 1.0)])
-    yield case("crop-of-half-cells", "exactly 1.5 cells: two sample points", [(0.125, 0.25, 0.5, 0.625)])
-    yield case("crop-over-two-cells", "a little more than two: three sample points", [(0.2, 0.1, 0.72, 0.63)])
-    yield case("crop-at-the-top-left", "touches two edges", [(0.0, 0.0, 0.4, 0.65)])
-    yield case("crop-at-the-bottom-right", "touches the two others", [(0.35, 0.6, 1.0, 1.0)])
-    yield case("crop-wide-and-thin", "as wide as the image, under a cell high", [(0.0, 0.45, 1.0, 0.55)])
-    yield case("crop-tall-and-narrow", "as high as the image, under a cell wide", [(0.8, 0.0, 0.9, 1.0)])
-    yield case("crop-of-a-padded-image", "leaves the image by less than a cell", [(-0.2, -0.1, 0.6, 0.7)])
-    yield case(
-        "crop-far-outside", "sample points more than a cell outside read zeros", [(-0.6, 0.2, 0.5, 1.42)]
-    )
-    yield case(
-        "crop-on-the-limit",
-        "sample points exactly at -1 and at the number of cells still count",
-        [(-0.375, 0.125, 0.625, 0.875), (0.375, 0.375, 1.375, 1.375)],
-    )
-    yield case("crop-around-the-image", "padding on every side", [(-0.55, -0.45, 1.6, 1.35)])
-    yield case("crop-with-no-image", "padding alone: all classes equal", [(1.4, 0.2, 1.9, 0.8)])
+    """Yield cases about where a crop lies and how large it is: each a crop and its mirror image about the centre."""
+    for name, about, box in (
+        ("whole-image", "every cell counts the same", WHOLE),
+        ("crop-inside", "more than a cell, off the border", (0.15, 0.3, 0.7, 0.85)),
+        ("crop-under-a-cell", "widened to one cell from its top left", (0.3, 0.3, 0.4, 0.45)),
+        ("crop-under-a-cell-across-cells", "the same, over the border of cells", (0.45, 0.7, 0.6, 0.8)),
+        ("crop-of-a-pixel", "one of 500 x 375, in the last column", (0.998, 0.5, 1.0, 0.5026666)),
+        ("crop-of-one-cell", "one sample point an axis, in the centre of a cell", (0.25, 0.5, 0.5, 0.75)),
+        ("crop-of-two-cells", "exactly: two sample points an axis, not three", (0.25, 0.5, 0.75, 1.0)),
+        ("crop-of-half-cells", "exactly 1.5 cells: two sample points", (0.125, 0.25, 0.5, 0.625)),
+        ("crop-over-two-cells", "a little more than two: three sample points", (0.2, 0.1, 0.72, 0.63)),
+        ("crop-at-the-top-left", "touches two edges", (0.0, 0.0, 0.4, 0.65)),
+        ("crop-at-the-bottom-right", "touches the two others", (0.35, 0.6, 1.0, 1.0)),
+        ("crop-wide-and-thin", "as wide as the image, under a cell high", (0.0, 0.45, 1.0, 0.55)),
+        ("crop-tall-and-narrow", "as high as the image, under a cell wide", (0.8, 0.0, 0.9, 1.0)),
+        ("crop-of-a-padded-image", "leaves the image by less than a cell", (-0.2, -0.1, 0.6, 0.7)),
+        ("crop-far-outside", "points more than a cell outside read zeros", (-0.6, 0.2, 0.5, 1.42)),
+        (
+            "crop-on-the-limit",
+            "points at -1 and at n_cells exactly still count",
+            (-0.25, 0.25, 0.75, 1.25),
+        ),
+        ("crop-around-the-image", "padding on every side", (-0.55, -0.45, 1.6, 1.35)),
+        ("crop-with-no-image", "padding alone: all classes equal", (1.4, 0.2, 1.88, 0.83)),
+    ):
+        x0, y0, x1, y1 = box
+        yield case(name, about, [box, (1 - x1, 1 - y1, 1 - x0, 1 - y0)])
 
 
 def map_cases(crop: tuple[float, ...], crops: list[tuple[float, ...]]) -> Iterator[dict[str, Any]]:
@@ -284,7 +279,7 @@ def map_cases(crop: tuple[float, ...], crops: list[tuple[float, ...]]) -> Iterat
     yield case(
         "rest-with-none-absent", "nobody to share it: ignored", crops, absent="rest", k=3, num_classes=3
     )
-    yield case("rest-outside", "zeros there, not the rest", [(-0.6, 0.2, 0.5, 1.42)], absent="rest")
+    yield case("rest-outside", "zeros there, not the rest", [(-0.6, 0.2, 0.5, 1.42), crop], absent="rest")
     yield case(
         "rest-on-a-grid",
         "in each cell of the target",
@@ -325,8 +320,22 @@ def output_cases(crop: tuple[float, ...], crops: list[tuple[float, ...]]) -> Ite
     yield case("output-of-a-small-crop", "bins far under a cell", [(0.3, 0.3, 0.4, 0.45)], output_size=(3, 2))
     yield case("output-outside", "some bins read zeros", [(-0.6, 0.2, 0.5, 1.42)], output_size=(3, 3))
     flips = {"output_size": (2, 3), "grid": (3, 5)}
-    yield case("hflip", "mirrored left to right: the first crop", crops, hflip=[True, False], **flips)
-    yield case("vflip", "mirrored top to bottom: the second crop", crops, vflip=[False, True], **flips)
+    yield case(
+        "hflip",
+        "mirrored left to right: the first crop",
+        crops,
+        hflip=[True, False],
+        vflip=[False, False],
+        **flips,
+    )
+    yield case(
+        "vflip",
+        "mirrored top to bottom: the second crop",
+        crops,
+        hflip=[False, False],
+        vflip=[False, True],
+        **flips,
+    )
     yield case(
         "hflip-and-vflip", "turned half round", crops, hflip=[True, True], vflip=[True, False], **flips
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from relabel_store.labels.boxes import MAX_EDGE
 
@@ -48,7 +48,19 @@ def require_selection(classes: Sequence[int], num_classes: int) -> NDArray[np.in
     return chosen
 
 
-def require_shapes(indices: Shape, values: Shape, boxes_xyxy: Shape, rest: Shape | None) -> None:
+def require_integers(dtype: DTypeLike) -> None:
+    """Check that class indices are of an integer type.
+
+    Raises
+    ------
+    ValueError
+        They are not: values in their place, or a file that keeps both as floats.
+    """
+    if not np.issubdtype(np.dtype(dtype), np.integer):
+        raise ValueError(f"label maps: indices are {np.dtype(dtype).name}, expected integers")
+
+
+def require_shapes(indices: Shape, values: Shape, boxes_xyxy: Shape, rest: Shape | None = None) -> None:
     """Check that the shapes of label maps and crop boxes fit together.
 
     Raises

@@ -74,7 +74,7 @@ def test_shapes_that_do_not_fit_are_refused(shapes: dict[str, tuple[int, ...]], 
 
 
 def test_a_size_that_is_not_known_yet_fits_any() -> None:
-    require_shapes((None, 2, 4, 5), (3, 2, 4, 5), (None, 4), None)
+    require_shapes((None, 2, 4, 5), (3, 2, 4, 5), (None, 4))
 
 
 @pytest.mark.parametrize(("n_cells", "n_bins"), [(15, 1), (15, 14), (1, 3), (7, 2)])
