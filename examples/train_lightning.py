@@ -28,6 +28,8 @@ class LabelledImages(lightning.LightningDataModule):
 
     Parameters
     ----------
+    seed
+        Crops then follow from it, the epoch and the row alone.
     cache_dir
         Where the store is decoded, of each node; None is the usual place.
     """
@@ -40,6 +42,7 @@ class LabelledImages(lightning.LightningDataModule):
         size: int = 224,
         batch_size: int = 256,
         workers: int = 8,
+        seed: int | None = None,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
@@ -67,12 +70,19 @@ class LabelledImages(lightning.LightningDataModule):
                 v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
             ]
         )
-        self.dataset = LabelDataset(SampleImages(self.hparams.images, store), store, crop)  # (*)
+        images = SampleImages(self.hparams.images, store)
+        self.dataset = LabelDataset(images, store, crop, seed=self.hparams.seed)  # (*)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the crops of an epoch."""
+        if self.hparams.seed is not None:
+            self.dataset.epoch = epoch
 
     def train_dataloader(self) -> DataLoader:
         """Return batches of pictures and targets; Lightning gives each process its part of them."""
         if len(self.dataset) < self.hparams.batch_size:
             raise SystemExit(f"{len(self.dataset)} images do not fill one batch; use a smaller --batch-size")
+        self.set_epoch(self.trainer.current_epoch)  # (*) the first pass begins before any hook of an epoch
         return DataLoader(
             self.dataset,
             self.hparams.batch_size,
@@ -90,6 +100,9 @@ class Student(lightning.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.model = get_model(model, num_classes=num_classes)
+
+    def on_train_epoch_start(self) -> None:
+        self.trainer.datamodule.set_epoch(self.current_epoch)  # (*)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         pictures, targets = batch
@@ -112,7 +125,12 @@ class Student(lightning.LightningModule):
 def main() -> None:
     args = parse_arguments()
     data = LabelledImages(
-        args.images, args.store, size=args.size, batch_size=args.batch_size, workers=args.workers
+        args.images,
+        args.store,
+        size=args.size,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        seed=args.seed,
     )
     student = Student(args.model, data.num_classes, args.lr, args.log_every)
     trainer = lightning.Trainer(
@@ -144,6 +162,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=256, help="of each process")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--seed", type=int, help="for crops that are the same in every run")
     parser.add_argument("--devices", default="auto", help="how many, or 'auto'")
     parser.add_argument("--accelerator", default="auto", help="'gpu', 'cpu', or what there is")
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())

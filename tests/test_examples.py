@@ -79,7 +79,7 @@ def test_an_example_trains_on_the_demo(script: str, arguments: list[str], demo: 
         (
             "train_lightning.py",
             "lightning",
-            ["--model", "resnet18", "--size", "64", "--out", "new/weights.pt"],
+            ["--model", "resnet18", "--size", "64", "--seed", "7", "--out", "new/weights.pt"],
         ),
     ],
     ids=["JAX", "Lightning"],

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from relabel_store.errors import BoxError
 from relabel_store.labels import pooling as reference
 from relabel_store.labels.topk import top_k
 from relabel_store.labels.vectors import PoolingVector, load_pooling_vectors
+from relabel_store.testing import make_store
 
 jax = pytest.importorskip("jax", reason="needs the extra jax")
 jnp = jax.numpy
@@ -215,6 +220,63 @@ def test_what_does_not_fit_is_refused(changed: dict[str, Any], message: str) -> 
     given = {"indices": maps, "values": maps.astype(np.float16), "boxes_xyxy": [[0, 0, 1, 1]]}
     with pytest.raises(ValueError, match=message):
         soft_targets(**{**given, "num_classes": 5, **changed})
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "jax.md"
+RUN_PAGE = """
+import sys
+
+import jax
+
+def predict(parameters, pixels):
+    return pixels.mean(axis=(1, 2)) @ parameters
+
+if __name__ == "__main__":
+    {page}
+    batches = [next(iter(made)) for made in (in_this_process, batches)]
+    for batch in batches:
+        print({name: (part.shape, str(part.dtype)) for name, part in batch.items()})
+    same = all((batches[0][name] == batches[1][name]).all() for name in batches[0])
+    print(same, float(loss(jax.numpy.zeros((3, store.num_classes)), batches[0])))
+    maps = grain.DataLoader(
+        data_source=store,
+        sampler=grain.samplers.IndexSampler(len(store), num_epochs=1, shuffle=True, seed=1),
+        worker_count=1,
+    )
+    print(sorted(found.sample_id for found in maps) == store.samples["sample_id"].to_pylist())
+"""
+
+
+def test_the_page_feeds_a_training_step_from_worker_processes(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    pytest.importorskip("grain", reason="needs the extra jax")
+    for sample_id in make_store(tmp_path / "labels.zarr", rng).sample_ids:
+        path = tmp_path / "train" / f"{sample_id}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    page = "".join(blocks).replace("batch(256", "batch(4").replace("num_workers=8", "num_workers=1")
+    page = page.replace("flags.FLAGS", "in_this_process = batches\nflags.FLAGS")
+    script = tmp_path / "train.py"
+    script.write_text(RUN_PAGE.replace("{page}", page.replace("\n", "\n    ")), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-P", script.name],
+        cwd=tmp_path,
+        env={**os.environ, "RELABEL_STORE_CACHE": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, same, source = done.stdout.splitlines()
+    assert first == second
+    assert "'pixels': ((4, 224, 224, 3), 'uint8')" in first
+    assert "'indices': ((4, 2, 3, 3), 'uint16')" in first
+    assert "'boxes_xyxy': ((4, 4), 'float32')" in first
+    assert same.startswith(f"True {math.log(5):.4f}"), same  # of a network that knows nothing
+    assert source == "True"
 
 
 SHARDED = """
