@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 ENV_MADE := $(VENV)/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-wheel lint format docs clean
+.PHONY: help env demo test test-all test-frameworks test-tensorflow test-dali test-wheel lint format docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -32,7 +32,22 @@ test: lint  ## The suite that gates every change
 
 test-all: lint  ## The suite with its long runs, then again on the built wheel
 	$(BIN)/python -P -m pytest -m 'not gpu and not network'
+	$(MAKE) test-frameworks
 	$(MAKE) test-wheel
+
+test-frameworks: test-tensorflow test-dali  ## The tests of frameworks that are large, each in an environment of its own
+
+test-tensorflow: .venv-tensorflow/.made
+	.venv-tensorflow/bin/python -P -m pytest --no-skips tests/test_tensorflow.py
+
+test-dali: .venv-dali/.made
+	.venv-dali/bin/python -P -m pytest --no-skips tests/torch/test_dali.py
+
+.venv-%/.made: $(ENV_MADE)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$*
+	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --constraint .ci/constraints.txt \
+	  --editable '.[$*]' hypothesis pytest
+	@touch $@
 
 test-wheel: env  ## The suite on the built wheel instead of the checkout
 	rm -rf build/wheel && mkdir -p build/wheel
@@ -49,4 +64,4 @@ docs: env  ## Write the pages of commands and of checks anew
 	$(BIN)/python -m relabel_store.validate.catalog > docs/reference/checks.md
 
 clean:  ## Remove what these commands made
-	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-* build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -22,8 +22,14 @@ def load_schema(name: str) -> dict[str, Any]:
     resource = resources.files(SCHEMAS_PACKAGE) / f"{name}.schema.json"
     if not resource.is_file():
         raise KeyError(f"schema {name!r}: not shipped")
-    schema: dict[str, Any] = json.loads(resource.read_text(encoding="utf-8"))
-    return schema
+    return load_document(resource.name)
+
+
+def load_document(name: str) -> dict[str, Any]:
+    """Return a JSON document that is shipped beside the schemas, by the name of its file."""
+    text = (resources.files(SCHEMAS_PACKAGE) / name).read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 @cache

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -71,7 +72,46 @@ def test_an_example_trains_on_the_demo(script: str, arguments: list[str], demo: 
     assert re.search(r"^epoch 2: top-1 [0-9.]+%$", output, re.M)
 
 
+@pytest.mark.parametrize(
+    ("script", "library", "arguments"),
+    [
+        ("train_jax.py", "grain", ["--size", "32", "--out", "new/weights.npz"]),
+        (
+            "train_lightning.py",
+            "lightning",
+            ["--model", "resnet18", "--size", "64", "--seed", "7", "--out", "new/weights.pt"],
+        ),
+    ],
+    ids=["JAX", "Lightning"],
+)
+def test_an_example_of_another_framework_trains_on_the_demo(
+    script: str,
+    library: str,
+    arguments: list[str],
+    demo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"needs {library}")
+    monkeypatch.chdir(tmp_path)
+    losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", run_example(script, demo, *arguments))]
+    assert len(losses) == 3
+    assert all(0 < loss < 20 for loss in losses)
+    assert next((tmp_path / "new").iterdir()).stat().st_size > 1_000_000
+
+
 def test_a_batch_that_cannot_be_filled_is_said(demo: Path) -> None:
     for script in ("train_torchvision.py", "train_timm.py"):
-        with pytest.raises(AssertionError, match="9 images do not fill one batch"):
-            run_example(script, demo, "--model", "resnet18", "--batch-size", "64")
+        require_refusal(script, demo, "--model", "resnet18")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_jax.py", "train_lightning.py"])
+def test_a_batch_that_cannot_be_filled_is_said_in_other_frameworks_too(script: str, demo: Path) -> None:
+    require_refusal(script, demo)
+
+
+def require_refusal(script: str, demo: Path, *arguments: str) -> None:
+    with pytest.raises(AssertionError, match="9 images do not fill one batch"):
+        run_example(script, demo, *arguments, "--batch-size", "64")

@@ -21,7 +21,7 @@ LAYERS = (
     {"cli"},
     {"demo"},
     {"overlay"},
-    {"generate", "inspect", "convert", "validate", "publish", "torch"},
+    {"generate", "inspect", "convert", "validate", "publish", "torch", "jax", "tensorflow"},
     {"images"},
     {"store"},
     {"labels", "manifest", "class_names"},
@@ -54,6 +54,8 @@ DOORS = {
     "torch": ("relabel_store.generate", "relabel_store.torch"),
     "torchvision": ("relabel_store.generate", "relabel_store.torch"),
     "timm": ("relabel_store.generate", "relabel_store.torch"),
+    "jax": ("relabel_store.jax",),
+    "tensorflow": ("relabel_store.tensorflow",),
     "click": ("relabel_store.cli",),
     "jsonschema": ("relabel_store.schema",),
 }
@@ -190,6 +192,12 @@ def test_opening_a_store_loads_nothing_that_only_building_needs(tmp_path: Path, 
     code = "import relabel_store; relabel_store.open_store(sys.argv[1])[0]"
     needed_elsewhere = {"torch", "torchvision", "timm", "matplotlib", "PIL", "click", "rich"}
     assert loaded_by(code, str(tmp_path / "store")) & needed_elsewhere == set()
+
+
+def test_pooling_in_jax_loads_no_other_framework() -> None:
+    pytest.importorskip("jax", reason="needs the extra jax")
+    others = {"torch", "torchvision", "tensorflow", "grain", "zarr", "pyarrow"}
+    assert loaded_by("import relabel_store.jax") & others == set()
 
 
 TRAIN = """

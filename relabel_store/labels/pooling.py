@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from relabel_store.labels.boxes import require_boxes
+from relabel_store.labels.settings import require_selection
 from relabel_store.labels.topk import FloatArray, IndexArray
 
 Targets = NDArray[np.float32]
@@ -98,6 +99,9 @@ def pool_labels(
     num_classes: int,
     rest: FloatArray | None = None,
     output_size: tuple[int, int] = (1, 1),
+    hflip: ArrayLike | None = None,
+    vflip: ArrayLike | None = None,
+    legacy_xy_swap: bool = False,
 ) -> Targets:
     """Return the mean score of each class inside crop boxes, before softmax.
 
@@ -114,6 +118,11 @@ def pool_labels(
         it a class outside the top k counts as 0.
     output_size
         ``(rows, columns)`` of the result.
+    hflip, vflip
+        Bool ``(n,)``: crops that were mirrored after cropping, left to right and top to bottom.
+    legacy_xy_swap
+        Pool the mirror image of the box across the diagonal, as published code does that gives boxes with y
+        first to ``roi_align``, which reads x first.
 
     Returns
     -------
@@ -128,9 +137,12 @@ def pool_labels(
         A class index is not below `num_classes`.
     """
     boxes = require_boxes(boxes_xyxy)
+    if legacy_xy_swap:
+        boxes = boxes[:, [1, 0, 3, 2]]
     n, _, n_rows, n_cols = indices.shape
     rows = axis_weights(boxes[:, 1], boxes[:, 3], n_cells=n_rows, n_bins=output_size[0])
     columns = axis_weights(boxes[:, 0], boxes[:, 2], n_cells=n_cols, n_bins=output_size[1])
+    rows, columns = _flipped(rows, vflip), _flipped(columns, hflip)
     pooled = np.zeros((n, num_classes, *output_size))
     scores, absent = _scores_over_absent(values, rest, num_classes)
     if absent is not None:
@@ -139,6 +151,11 @@ def pool_labels(
         weights = rows[:, i, :, None] * columns[:, j, None, :]  # (n, n_rows, n_cols)
         pooled[:, :, i, j] += _sum_by_class(indices, scores * weights[:, None], num_classes)
     return np.asarray(pooled[:, :, 0, 0] if output_size == (1, 1) else pooled, np.float32)
+
+
+def _flipped(weights: NDArray[np.float64], flip: ArrayLike | None) -> NDArray[np.float64]:
+    """Return the weights of an axis ``(n, n_bins, n_cells)`` with the bins of some boxes in reverse order."""
+    return weights if flip is None else np.where(np.asarray(flip)[:, None, None], weights[:, ::-1], weights)
 
 
 def pool_image(
@@ -227,18 +244,13 @@ def soft_targets(
 
     Parameters
     ----------
-    indices, values, boxes_xyxy, num_classes, rest, output_size
+    indices, values, boxes_xyxy, num_classes, rest, output_size, hflip, vflip, legacy_xy_swap
         As for `pool_labels`.
     temperature
         Divides the pooled scores before softmax.
     classes
         The teacher's class index of each class of a student that knows only some, in the student's
         order. The softmax is over these. None: all, in the teacher's order.
-    hflip, vflip
-        Bool ``(n,)``: crops that were mirrored after cropping, left to right and top to bottom.
-    legacy_xy_swap
-        Pool the mirror image of the box across the diagonal, as published code does that gives boxes with y
-        first to ``roi_align``, which reads x first.
 
     Returns
     -------
@@ -253,22 +265,23 @@ def soft_targets(
     """
     variant = Variant(variant)
     if variant.is_localized:
-        boxes = require_boxes(boxes_xyxy)
-        if legacy_xy_swap:
-            boxes = boxes[:, [1, 0, 3, 2]]
         pooled = pool_labels(
-            indices, values, boxes, num_classes=num_classes, rest=rest, output_size=output_size
+            indices,
+            values,
+            boxes_xyxy,
+            num_classes=num_classes,
+            rest=rest,
+            output_size=output_size,
+            hflip=hflip,
+            vflip=vflip,
+            legacy_xy_swap=legacy_xy_swap,
         )
     else:
         pooled = pool_image(indices, values, num_classes=num_classes, rest=rest)
         if output_size != (1, 1):
             pooled = np.broadcast_to(pooled[:, :, None, None], (*pooled.shape, *output_size))
-    if output_size != (1, 1):
-        for flip, axis in ((vflip, 2), (hflip, 3)):
-            if flip is not None:
-                pooled = np.where(np.asarray(flip)[:, None, None, None], np.flip(pooled, axis), pooled)
     if classes is not None:
-        pooled = pooled[:, list(classes)]
+        pooled = pooled[:, require_selection(classes, num_classes)]
     if variant.is_single:
         one_hot = np.zeros(pooled.shape, np.float32)
         np.put_along_axis(one_hot, pooled.argmax(axis=1, keepdims=True), 1.0, axis=1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, read_json
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError, TargetExistsError
-from relabel_store.labels.topk import IndexArray, is_sorted
+from relabel_store.labels.topk import IndexArray, has_repeated_classes, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.arrays import Arrays, array_specs

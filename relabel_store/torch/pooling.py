@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from relabel_store.labels.boxes import MAX_EDGE, require_boxes
 from relabel_store.labels.pooling import Variant, require_classes
+from relabel_store.labels.settings import most_points, require_selection, require_settings, require_shapes
 from relabel_store.torch.sparse import SparseTargets, softmax_by_class
 
 __all__ = ["LabelPooling", "Variant"]
@@ -74,14 +75,8 @@ class LabelPooling(nn.Module):
         check: bool = False,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes: {num_classes}, expected at least 1")
-        if len(output_size) != 2 or min(output_size) < 1:
-            raise ValueError(f"output_size: {output_size}, expected two sizes of at least 1")
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise ValueError(f"temperature: {temperature}, expected a positive number")
+        self.output_size = require_settings(num_classes, output_size, temperature)
         self.num_classes = num_classes
-        self.output_size = (int(output_size[0]), int(output_size[1]))
         self.temperature = float(temperature)
         self.variant = Variant(variant)
         self.legacy_xy_swap = legacy_xy_swap
@@ -326,15 +321,7 @@ class LabelPooling(nn.Module):
     def _require_sound(
         self, indices: Tensor, values: Tensor, boxes_xyxy: Tensor, rest: Tensor | None
     ) -> None:
-        if indices.ndim != 4 or values.shape != indices.shape:
-            raise ValueError(
-                f"label maps: indices {tuple(indices.shape)} and values {tuple(values.shape)}, "
-                "expected both (n, k, n_rows, n_cols)"
-            )
-        if rest is not None and rest.shape != (len(indices), *indices.shape[2:]):
-            raise ValueError(f"rest: {tuple(rest.shape)}, expected {(len(indices), *indices.shape[2:])}")
-        if boxes_xyxy.shape != (len(indices), 4):
-            raise ValueError(f"crop boxes: {tuple(boxes_xyxy.shape)}, expected {(len(indices), 4)}")
+        require_shapes(indices.shape, values.shape, boxes_xyxy.shape, None if rest is None else rest.shape)
         require_boxes(boxes_xyxy.detach().float().cpu().numpy())
         require_classes(indices.cpu().numpy(), self.num_classes)
 
@@ -397,18 +384,14 @@ def _most_points(n_points: Tensor, n_cells: int, n_bins: int) -> int:
     """Return how many sample points a bin has at most."""
     if n_points.device.type == "cpu" and not torch.compiler.is_compiling() and n_points.numel():
         return int(n_points.max())
-    return _legal_points(n_cells, n_bins)
-
-
-def _legal_points(n_cells: int, n_bins: int) -> int:
-    return math.ceil(2 * MAX_EDGE * n_cells / n_bins)
+    return most_points(n_cells, n_bins)
 
 
 def _window(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cells that each bin touches, neighbours all, and their weights: ``(n, n_bins, width)``."""
     n_bins, n_cells = weights.shape[1:]
     touches = weights != 0
-    width = min(n_cells, _legal_points(n_cells, n_bins) + 2)
+    width = min(n_cells, most_points(n_cells, n_bins) + 2)
     if weights.device.type == "cpu" and not torch.compiler.is_compiling() and len(weights):
         width = max(1, int(touches.sum(dim=2).max()))
     first = touches.int().argmax(dim=2).clamp(max=n_cells - width)
@@ -420,11 +403,7 @@ def _student_class(classes: Sequence[int] | None, num_classes: int) -> Tensor | 
     """Return the student's class of each class of the teacher, one past the last where it has none."""
     if classes is None:
         return None
-    chosen = torch.as_tensor(list(classes), dtype=torch.long)
-    if not len(chosen) or int(chosen.min()) < 0 or int(chosen.max()) >= num_classes:
-        raise ValueError(f"classes: expected at least one, each from 0 to {num_classes - 1}")
-    if len(set(chosen.tolist())) != len(chosen):
-        raise ValueError("classes: one is named twice")
+    chosen = torch.from_numpy(require_selection(classes, num_classes))
     table = torch.full((num_classes,), len(chosen))
     table[chosen] = torch.arange(len(chosen))
     return table

@@ -14,6 +14,7 @@ from torchvision.ops import roi_align
 from relabel_store.errors import BoxError
 from relabel_store.labels.pooling import Variant, soft_targets
 from relabel_store.labels.topk import top_k
+from relabel_store.labels.vectors import PoolingVector, load_pooling_vectors
 from relabel_store.torch.pooling import LabelPooling
 
 
@@ -57,6 +58,28 @@ def test_pooling_is_torchvisions_roi_align(
     expected = dense_pooling(indices, values, boxes, num_classes, output_size)
     torch.testing.assert_close(pool.logits(indices, values, boxes), expected, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(pool(indices, values, boxes), expected.softmax(1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("vector", load_pooling_vectors(), ids=str)
+def test_pooling_gives_the_published_numbers(vector: PoolingVector) -> None:
+    pool = LabelPooling(
+        vector.num_classes,
+        vector.output_size,
+        vector.temperature,
+        vector.variant,
+        vector.legacy_xy_swap,
+        classes=vector.classes,
+        check=True,
+    )
+    given = {
+        name: None if array is None else torch.from_numpy(array)
+        for name in ("indices", "values", "boxes_xyxy", "rest", "hflip", "vflip")
+        for array in [getattr(vector, name)]
+    }
+    for found, expected in ((pool.logits(**given), vector.logits), (pool(**given), vector.targets)):
+        torch.testing.assert_close(
+            found.double(), torch.from_numpy(expected), atol=vector.atol, rtol=vector.rtol
+        )
 
 
 @pytest.mark.parametrize("has_rest", [False, True], ids=["zero", "rest"])
