@@ -47,10 +47,19 @@ def made_up_maps(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def repeated_maps(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the maps of a file over and over."""
+    """Return the maps of a file over and over, each time of other classes, mirrored, and of other scores.
+
+    Equal maps in one chunk would compress to nothing.
+    """
+    rng = np.random.default_rng(0)
     with np.load(path) as file:
-        rows = np.arange(n) % len(file["indices"])
-        return file["indices"][rows].astype(np.int64), file["values"][rows].astype(np.float32)
+        indices, scores = file["indices"].astype(np.int64), file["values"].astype(np.float32)
+    repeats = []
+    for repeat in range(-(-n // len(indices))):
+        turn = slice(None, None, -1 if repeat % 2 else 1)
+        factors = rng.uniform(0.8, 1.2, (len(scores), 1, 1, 1)).astype(np.float32)
+        repeats.append((rng.permutation(NUM_CLASSES)[indices][..., turn], (scores * factors)[..., turn]))
+    return np.concatenate([one for one, _ in repeats])[:n], np.concatenate([one for _, one in repeats])[:n]
 
 
 def write_tree(root: Path, indices: np.ndarray, scores: np.ndarray) -> None:
@@ -81,12 +90,9 @@ def write_from_memory(path: Path, encoding: str, indices: np.ndarray, scores: np
     ids = [f"c/{row:08d}" for row in range(n)]
     maps = LabelMaps(ids, *sort_ranks(indices.astype(np.uint16), ValueStep(0.125).encode(scores)), None)
     writer = StoreWriter.begin(path, manifest, make_samples(manifest, ids))
+    parts = [make_part(manifest, maps, part) for part in range(manifest.num_parts)]
     rate(
-        f"memory -> {encoding}, fast level",
-        n,
-        lambda: [
-            writer.write_part(part, make_part(manifest, maps, part)) for part in range(manifest.num_parts)
-        ],
+        f"memory -> {encoding}, fast level", n, lambda: list(map(writer.write_part, range(len(parts)), parts))
     )
 
 
@@ -104,6 +110,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.where) as folder:
         root = Path(folder)
         write_tree(root / "tree", indices, scores)
+        write_tree(root / "few", indices[:64], scores[:64])
+        for encoding in ("zarr", "parquet"):  # what is imported takes a second, once
+            convert(root / "few", root / f"few.{encoding}", workers=1)
         files = sorted((root / "tree").rglob("*.pt"))
         for path in files:  # into the page cache, for both
             path.read_bytes()

@@ -40,8 +40,12 @@ class Symmetry(Enum):
             Symmetry.AS_IS: "as they are",
             Symmetry.MIRRORED: "mirrored left to right",
             Symmetry.UPSIDE_DOWN: "mirrored top to bottom",
+            Symmetry.TRANSPOSED: "transposed",
+            Symmetry.HALF_TURN: "turned by half",
+            Symmetry.QUARTER_TURN_LEFT: "turned left by a quarter",
+            Symmetry.QUARTER_TURN_RIGHT: "turned right by a quarter",
             Symmetry.TRANSPOSED_HALF_TURN: "transposed and turned by half",
-        }.get(self, self.name.lower().replace("_", " "))
+        }[self]
 
     @property
     def inverse(self) -> Symmetry:

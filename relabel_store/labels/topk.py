@@ -131,7 +131,7 @@ def has_repeated_classes(indices: NDArray[Any]) -> NDArray[np.bool_]:
     if k <= _FEW_RANKS:
         for rank in range(1, k):
             same = indices[:, rank : rank + 1] == indices[:, :rank]
-            repeated |= same.reshape(n, -1).any(axis=1)
+            repeated |= same.any(axis=(1, 2, 3))
         return repeated
     ordered = np.sort(indices, axis=1)
     return np.asarray((ordered[:, 1:] == ordered[:, :-1]).any(axis=(1, 2, 3)))

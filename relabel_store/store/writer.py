@@ -367,7 +367,7 @@ class StoreWriter:
         found = {}
         for part, record in records.items():
             for name, entry in files_of(record):
-                if name == facts_path(part) and name not in sizes and self._is_merged(part):
+                if name == facts_path(part) and name not in sizes and self._is_merged(record):
                     continue
                 try:
                     require_size(sizes.get(name), name, entry)
@@ -531,7 +531,7 @@ class StoreWriter:
             # Facts go only after the merged table and the manifest are in place: whoever finds them gone
             # finds these there, and what we read when we began is old.
             self._reload()
-            self._require_merged(facts)
+            self._require_merged(records, facts)
             self._merge(records, facts)
             if self._encoding.is_self_contained:
                 completion = self._commit_whole(records)
@@ -552,14 +552,17 @@ class StoreWriter:
         now = StoreWriter.resume(self.files)
         self.manifest, self.samples = now.manifest, now.samples
 
-    def _is_merged(self, part: int) -> bool:
+    def _is_merged(self, record: PartRecord) -> bool:
         """Tell whether the sample table holds what was found out about the images of a part."""
-        rows = self.manifest.rows_of_part(part)
-        return Status.MISSING.value not in self.samples["status"].slice(rows.start, len(rows)).to_pylist()
+        statuses = self.samples["status"].slice(record.rows.start, len(record.rows)).to_pylist()
+        missing = {row for row, status in zip(record.rows, statuses, strict=True) if status == Status.MISSING}
+        return missing <= {bad.row for bad in record.bad_images}  # of what was converted some may be missing for good
 
-    def _require_merged(self, facts: Mapping[int, pa.Table | None]) -> None:
+    def _require_merged(
+        self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]
+    ) -> None:
         for part, found in facts.items():
-            if found is None and not self._is_merged(part):
+            if found is None and not self._is_merged(records[part]):
                 raise DamagedFileError(
                     f"store file {facts_path(part)!r}: missing; remove {record_path(part)!r} to build the part again"
                 )
