@@ -54,6 +54,8 @@ DOORS = {
     "torchvision": ("relabel_store.generate", "relabel_store.torch"),
     "timm": ("relabel_store.generate", "relabel_store.torch"),
     "click": ("relabel_store.cli",),
+    "google_crc32c": ("relabel_store.convert.targets.tfrecord",),
+    "h5py": ("relabel_store.convert.targets.hdf5",),
     "jsonschema": ("relabel_store.schema",),
 }
 
