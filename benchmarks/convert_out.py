@@ -3,9 +3,9 @@
     python benchmarks/convert_out.py [maps.npz] [--rows 4096] [--folder /dev/shm]
 
 The maps are those of an .npz file with ``indices`` and ``values`` (n, k, rows, cols), rounded to the default step;
-without one they are made up. They are repeated with other classes each time, so that no compressor finds them again. Ours is
-a whole conversion from memory in this process: checks, counts, files. CPU time of this process; the second run of two, so
-that nothing is imported in it. In a folder in memory it is the programs that are measured, not the disk.
+without one they are made up. They are repeated with other classes each time, so that no compressor finds them again.
+Ours is a whole conversion from memory in this process: checks, counts, files. CPU time of this process; the second run
+of two, so that nothing is imported in it. In a folder in memory it is the programs that are measured, not the disk.
 """
 
 from __future__ import annotations
