@@ -57,6 +57,8 @@ DOORS = {
     "jax": ("relabel_store.jax",),
     "tensorflow": ("relabel_store.tensorflow",),
     "click": ("relabel_store.cli",),
+    "google_crc32c": ("relabel_store.convert.targets.tfrecord",),
+    "h5py": ("relabel_store.convert.targets.hdf5",),
     "jsonschema": ("relabel_store.schema",),
 }
 

@@ -101,13 +101,14 @@ def test_a_full_disk_is_said_and_what_is_written_goes_on_later(tmp_path, write, 
     assert (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("missing", [1, 1000, 20_000])
 @pytest.mark.parametrize("form", ["hdf5", "npz"])
-def test_a_disk_that_is_full_when_parts_are_put_together_is_said(tmp_path, write, form) -> None:
+def test_a_disk_that_is_full_when_parts_are_put_together_is_said(tmp_path, write, form, missing) -> None:
     (tmp_path / "whole").mkdir()
     labels = MadeUpLabels.of(make_manifest(40, grid=(9, 9), k=5, shard_rows=4))
     write(labels, tmp_path / "whole" / "out", form)
     with (
-        files_no_larger_than((tmp_path / "whole" / "out").stat().st_size - 1000),
+        files_no_larger_than((tmp_path / "whole" / "out").stat().st_size - missing),
         pytest.raises(NotEnoughSpaceError, match=r"File too large"),
     ):
         write(labels, tmp_path / "out", form)

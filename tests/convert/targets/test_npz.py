@@ -18,7 +18,12 @@ def test_every_number_is_read_back(labels: MadeUpLabels, written) -> None:
     with written(labels, "npz") as path, np.load(path) as found:
         expected = {"indices": maps.indices, "values": maps.values, "rest": maps.rest}
         arrays = {name: rows for name, rows in expected.items() if rows is not None}
-        assert set(found) == {*arrays, "sample_ids", "class_index", "status", "manifest"}
+        names = labels.manifest.classes.names
+        known = set() if names is None else {"class_names"}
+        columns = {*arrays, "sample_ids", "class_index", "status"}
+        assert set(found) == columns | known | {"num_classes", "manifest"}
+        assert found["num_classes"] == labels.manifest.label_map.num_classes
+        assert names is None or found["class_names"].tolist() == list(names)
         for name, array in arrays.items():
             assert found[name].dtype == array.dtype
             np.testing.assert_array_equal(found[name][rows], array[rows])
