@@ -108,7 +108,7 @@ def _sample_facts(evidence: Evidence, manifest: Manifest, spoiled: Container[str
     if encoding.is_self_contained and evidence.is_finished:
         return None
     name = encoding.samples_file
-    if name in spoiled:
+    if name in spoiled or files.size(name) is None:
         return None
     try:
         source = files.read(name) if files.path is None else files.path / name

@@ -31,6 +31,16 @@ def read_regular(files: StoreFiles, name: str) -> bytes | None:
         return None
 
 
+def entry_of_regular(files: StoreFiles, name: str) -> FileEntry | None:
+    """Return size and digest of a file, or None where there is none, as for `read_regular`."""
+    if files.path is not None and files.size(name) is None:
+        return None
+    try:
+        return files.entry(name)
+    except FileNotFoundError:
+        return None
+
+
 def json_object(data: bytes) -> dict[str, Any] | None:
     """Return the JSON object that bytes hold, or None where they do not, or nest deeper than any of a store."""
     try:

@@ -19,6 +19,7 @@ from relabel_store.store.encodings import ENCODINGS, StoreEncoding
 from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.journal import PartRecord, facts_path, record_path
 from relabel_store.validate.documents import (
+    entry_of_regular,
     file_entry,
     has_own_digest_at_all,
     is_below,
@@ -258,15 +259,24 @@ class Evidence:
             self._read[name] = read_regular(self.files, name)
         return self._read[name]
 
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes, or None where there is none of this name."""
+        if self.inventory.is_whole or name in self.inventory.sizes:
+            return self.inventory.sizes.get(name)
+        if name not in self._sizes:
+            self._sizes[name] = self.files.size(name)
+        return self._sizes[name]
+
+    @cached_property
+    def _sizes(self) -> dict[str, int | None]:
+        return {}
+
     def entry(self, name: str) -> FileEntry | None:
         """Return size and digest of a file, or None where there is none of this name."""
         known = self._read.get(name) or self.journal.get(name)
         if known is not None:
             return FileEntry.of_bytes(known)
-        try:
-            return self.files.entry(name)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
+        return entry_of_regular(self.files, name)
 
     @cached_property
     def _read(self) -> dict[str, bytes | None]:

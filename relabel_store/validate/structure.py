@@ -32,10 +32,9 @@ _UNREADABLE = (pa.ArrowException, ValueError, OSError)
 
 
 def judge_foundation(evidence: Evidence, findings: Findings) -> None:
-    """Look at ``complete.json`` and the manifest, which every level rests on."""
-    for rule in (*completion.RULES, *manifests.RULES):
+    """Look at ``complete.json``, the manifest and what they record of files: every level rests on them."""
+    for rule in (*completion.RULES, *manifests.RULES, *files.OF_RECORDED):
         findings.add(rule(evidence))
-    findings.add(files.check_digests_of_documents(evidence))
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ class StructureStage:
     def run(self, evidence: Evidence, findings: Findings, observer: ValidationObserver) -> None:
         """Look at everything but the label maps."""
         del observer
-        for rule in files.RULES:
-            findings.add(rule(evidence))
+        findings.add(files.check_nothing_else(evidence))
         if not evidence.inventory.is_whole:
             findings.skip("files that are not listed", "the server does not say what lies there")
         findings.add(traces.check_traces(evidence))
@@ -96,7 +94,7 @@ def _files_of_parts(evidence: Evidence, findings: Findings) -> Iterator[tuple[in
     assert encoding is not None
     for part in sorted(evidence.records):
         for name in encoding.files_of_part(manifest, part) if 0 <= part < manifest.num_parts else ():
-            if name not in findings.spoiled and name in evidence.inventory.sizes:
+            if name not in findings.spoiled and evidence.size(name) is not None:
                 yield part, name
 
 
@@ -108,7 +106,7 @@ def _judge_samples(evidence: Evidence, findings: Findings) -> None:
     table = SampleTableCheck(manifest, Place(file=evidence.manifest_place), journal.bad_rows_of(evidence))
     if not (encoding.is_self_contained and evidence.is_finished):
         name = encoding.samples_file
-        if name in findings.spoiled or name not in evidence.inventory.sizes:
+        if name in findings.spoiled or evidence.size(name) is None:
             findings.skip("sample table", f"{name!r} is damaged or missing")
             return
         path = evidence.files.path

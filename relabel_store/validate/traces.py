@@ -13,15 +13,15 @@ from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
 
 _TRACES = {
+    "a URL with credentials": re.compile(
+        r"://[^/\s@]*@|[?&][\w-]*(?:token|signature|secret|passw|key)[\w-]*=", re.I
+    ),
     # From the first character on, or at least two folders deep and not the path of a URL.
     "an absolute path": re.compile(
         r"\A/[\w.]|(?<![\w./:~-])(?:/[\w.@+-]+){2,}|(?<!\w)[A-Za-z]:\\[\w.]|(?<!\\)\\\\\w+\\\w|(?<!\w)file://"
     ),
     "a home folder": re.compile(r"(?<![\w/])~[\w-]*/"),
     "a user at a host": re.compile(r"(?<![\w./@+-])[A-Za-z_][\w.-]*@[A-Za-z0-9][\w.-]*"),
-    "a URL with credentials": re.compile(
-        r"://[^/\s@]*@|[?&][\w-]*(?:token|signature|secret|passw|key)[\w-]*=", re.I
-    ),
     "a time": re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d"),
 }
 # Fields by whose name alone they are none of a finished store.
