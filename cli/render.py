@@ -299,13 +299,16 @@ def conversion_report(report: ConversionReport) -> str:
 
 def store_summary(summary: StoreSummary) -> str:
     """Return a store in one screen."""
-    manifest = summary.manifest
+    manifest, form = summary.manifest, summary.form
     label_map, teacher, geometry = manifest.label_map, manifest.teacher, manifest.geometry
     rows, columns = label_map.grid
     step = "float16, exact" if label_map.value_step == "exact" else f"rounded to {label_map.value_step}"
     absent = "0" if label_map.absent.value == "zero" else "an even share of the stored rest"
     fields = [
-        ("format", f"{manifest.format_version}, {manifest.encoding.name} {manifest.encoding.version}"),
+        (
+            "format",
+            f"{manifest.format_version}, {form.encoding} {form.version}, compression {form.compression}",
+        ),
         ("state", _state(summary)),
         ("labels", f"{rows}x{columns} cells, top {label_map.k} of {label_map.num_classes} classes"),
         ("values", f"{label_map.values}, {step}; a class that is not kept counts as {absent}"),

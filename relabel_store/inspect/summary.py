@@ -25,6 +25,22 @@ class ClassFrequency:
 
 
 @dataclass(frozen=True)
+class StoreForm:
+    """What decides the size of a store: `docs/explanation/size.md` compares them."""
+
+    encoding: str
+    version: str
+    compression: str
+    value_step: float | str
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> StoreForm:
+        """Return the form that a manifest tells."""
+        encoding = manifest.encoding
+        return cls(encoding.name, encoding.version, encoding.compression.value, manifest.label_map.value_step)
+
+
+@dataclass(frozen=True)
 class StoreSummary:
     """A store, summed up.
 
@@ -40,6 +56,7 @@ class StoreSummary:
     """
 
     manifest: Manifest
+    form: StoreForm
     digest: str | None
     parts_finished: int
     parts: int
@@ -57,7 +74,7 @@ class StoreSummary:
         fields = {name: value for name, value in self.__dict__.items() if name != "manifest"}
         for name in ("most_frequent", "least_frequent"):
             fields[name] = [asdict(frequency) for frequency in fields[name]]
-        return {**fields, "manifest": self.manifest.to_dict()}
+        return {**fields, "form": asdict(self.form), "manifest": self.manifest.to_dict()}
 
 
 WITH_SAMPLES = "maps with samples"  # what the files of an encoding hold that keeps both in one
@@ -72,6 +89,7 @@ def summarize(store: EncodedStore) -> StoreSummary:
     frequencies = _frequencies(manifest)
     return StoreSummary(
         manifest=manifest,
+        form=StoreForm.of(manifest),
         digest=store.digest,
         parts_finished=len(parts),
         parts=manifest.num_parts,

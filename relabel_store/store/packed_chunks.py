@@ -136,7 +136,7 @@ class StreamWriter:
         """Write a stream of numbers below 2^32, of any shape, in C order."""
         width = -(-int(numbers.max(initial=0)).bit_length() // 8)
         flat = np.ascontiguousarray(numbers, _DTYPES[width]).reshape(-1)
-        planes = flat.view(np.uint8).reshape(len(flat), -1)[:, :width]
+        planes = flat.view(np.uint8).reshape(len(flat), flat.itemsize)[:, :width]
         frames = [self._codec.compress(np.ascontiguousarray(plane), asbytes=True) for plane in planes.T]
         self.data += struct.pack(f"<B{width}I", width, *map(len, frames))
         self.data += b"".join(frames)

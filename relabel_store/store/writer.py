@@ -556,7 +556,9 @@ class StoreWriter:
         """Tell whether the sample table holds what was found out about the images of a part."""
         statuses = self.samples["status"].slice(record.rows.start, len(record.rows)).to_pylist()
         missing = {row for row, status in zip(record.rows, statuses, strict=True) if status == Status.MISSING}
-        return missing <= {bad.row for bad in record.bad_images}  # of what was converted some may be missing for good
+        return missing <= {
+            bad.row for bad in record.bad_images
+        }  # of what was converted some may be missing for good
 
     def _require_merged(
         self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from relabel_store.manifest import Compression, Encoding
 from relabel_store.schema import schema_errors
 from relabel_store.testing import make_manifest, make_store
 
@@ -48,6 +50,24 @@ def test_json_follows_its_schema(run: Run, store: Path, arguments: list[str]):
     assert result.exit_code == 0
     schema = "inspect-sample-v1" if arguments else "inspect-v1"
     assert list(schema_errors(json.loads(result.stdout), schema)) == []
+
+
+@pytest.mark.parametrize("compression", Compression)
+@pytest.mark.parametrize("encoding", ["zarr", "parquet", "packed"])
+def test_the_form_of_a_store_is_shown(
+    run: Run, tmp_path: Path, rng: np.random.Generator, encoding: str, compression: Compression
+):
+    manifest = replace(make_manifest(), encoding=Encoding.of(encoding, compression))
+    make_store(tmp_path / "s", rng, manifest)
+    assert f"1.0, {encoding} 1.0, compression {compression}" in run("inspect", tmp_path / "s").stdout
+    document = json.loads(run("inspect", tmp_path / "s", "--json").stdout)
+    assert list(schema_errors(document, "inspect-v1")) == []
+    assert document["form"] == {
+        "encoding": encoding,
+        "version": "1.0",
+        "compression": compression.value,
+        "value_step": 0.125,
+    }
 
 
 def test_sizes_are_those_on_disk(run: Run, store: Path):

@@ -716,17 +716,18 @@ def test_flips_are_averaged_recorded_and_may_not_change(photos: Path, tmp_path: 
     assert not np.array_equal(flipped, once)
 
 
-def test_a_parquet_store_holds_what_a_zarr_store_does_however_it_was_built(photos: Path, tmp_path: Path):
+@pytest.mark.parametrize("encoding", ["parquet", "packed"])
+def test_a_store_in_another_encoding_holds_what_a_zarr_store_does_however_it_was_built(
+    photos: Path, tmp_path: Path, encoding: str
+):
     make(photos, tmp_path / "s.zarr")
-    make(photos, tmp_path / "whole.parquet")
+    make(photos, tmp_path / f"whole.{encoding}")
     for share in ("0/3", "2/3", "1/3"):
-        make(photos, tmp_path / "shares", encoding="parquet", share=share)
-    zarr, parquet = (open_store(tmp_path / name) for name in ("s.zarr", "whole.parquet"))
-    assert (zarr.manifest.encoding.name, parquet.manifest.encoding.name) == ("zarr", "parquet")
-    assert parquet.samples.equals(zarr.samples)
-    np.testing.assert_array_equal(
-        parquet.load().read_rows(range(12)).values, zarr.read_rows(range(12)).values
-    )
-    assert file_digests(tmp_path / "shares") == file_digests(tmp_path / "whole.parquet")
-    with pytest.raises(SettingsChangedError, match="encoding parquet, now zarr"):
+        make(photos, tmp_path / "shares", encoding=encoding, share=share)
+    zarr, other = (open_store(tmp_path / name) for name in ("s.zarr", f"whole.{encoding}"))
+    assert (zarr.manifest.encoding.name, other.manifest.encoding.name) == ("zarr", encoding)
+    assert other.samples.equals(zarr.samples)
+    np.testing.assert_array_equal(other.load().read_rows(range(12)).values, zarr.read_rows(range(12)).values)
+    assert file_digests(tmp_path / "shares") == file_digests(tmp_path / f"whole.{encoding}")
+    with pytest.raises(SettingsChangedError, match=f"encoding {encoding}, now zarr"):
         make(photos, tmp_path / "shares", encoding="zarr")

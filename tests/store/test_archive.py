@@ -14,8 +14,13 @@ from relabel_store.store.reader import open_store
 STORES = Path(__file__).parents[1] / "data" / "stores" / "valid"
 
 
-def test_a_store_of_format_1_0_holds_what_was_written():
-    store = open_store(STORES / "format-1.0")
+@pytest.fixture(params=["format-1.0", "format-1.0-packed"])
+def archived(request: pytest.FixtureRequest) -> Path:
+    return STORES / str(request.param)
+
+
+def test_a_store_of_format_1_0_holds_what_was_written(archived: Path):
+    store = open_store(archived)
     assert store.manifest.format_version == "1.0"
     assert store.is_complete
     with np.load(STORES / "format-1.0.npz") as expected:
@@ -28,6 +33,6 @@ def test_a_store_of_format_1_0_holds_what_was_written():
     assert store.samples["status"].to_pylist().count("labelled") == 9
 
 
-def test_its_digest_is_still_that_of_its_bytes():
-    recorded = json.loads((STORES / "format-1.0" / "complete.json").read_bytes())["digest"]
-    assert open_store(STORES / "format-1.0").digest == recorded
+def test_its_digest_is_still_that_of_its_bytes(archived: Path):
+    recorded = json.loads((archived / "complete.json").read_bytes())["digest"]
+    assert open_store(archived).digest == recorded

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from relabel_store.canonical import canonical_json
 from relabel_store.errors import DamagedFileError, FormatError, RelabelStoreError
-from relabel_store.manifest import AbsentRule, Manifest
+from relabel_store.manifest import AbsentRule, Compression, Encoding, Manifest
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.zarr_v1 import (
@@ -31,6 +32,7 @@ KINDS = {
     "one row a chunk": make_manifest(shard_rows=1, chunk_rows=1),
     "short last shard": make_manifest(n=7, shard_rows=6, chunk_rows=3),
     "uint32": make_manifest(n=2, grid=(1, 2), num_classes=70_000),
+    "fast": replace(make_manifest(absent=AbsentRule.REST), encoding=Encoding.of("zarr", Compression.FAST)),
 }
 EVERY_KIND = pytest.mark.parametrize("manifest", KINDS.values(), ids=KINDS.keys())
 
@@ -107,6 +109,15 @@ def test_byte_shuffle_is_kept_for_values_that_are_not_rounded() -> None:
         for kind in ("rounded", "exact")
     }
     assert compressors == {"rounded": "zstd", "exact": "blosc"}
+
+
+def test_class_indices_are_cut_into_short_blocks_where_compression_is_to_be_fast() -> None:
+    documents = array_documents(KINDS["fast"])
+    (indices, values, rest) = (chunk_codecs(documents[name])[-2] for name in ("indices", "values", "rest"))
+    assert {codec["name"] for codec in (indices, values, rest)} == {"blosc"}
+    assert indices["configuration"]["blocksize"] < values["configuration"]["blocksize"]
+    assert indices["configuration"]["shuffle"] == "noshuffle"
+    assert values == rest
 
 
 def test_a_shard_of_bad_images_only_is_a_file_all_the_same() -> None:
@@ -251,7 +262,7 @@ print(json.dumps(arrays))
 
 
 @pytest.mark.parametrize("client", [ZARR, XARRAY, TENSORSTORE], ids=["zarr", "xarray", "tensorstore"])
-@pytest.mark.parametrize("kind", ["rest", "short last shard"])
+@pytest.mark.parametrize("kind", ["rest", "short last shard", "fast"])
 def test_other_programs_read_the_same_arrays(
     tmp_path: Path, rng: np.random.Generator, client: str, kind: str
 ) -> None:
