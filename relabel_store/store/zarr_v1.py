@@ -23,7 +23,7 @@ from zarr.storage import LocalStore, MemoryStore
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, read_json
 from relabel_store.errors import DamagedFileError, FormatError
-from relabel_store.manifest import Compression, Manifest, State
+from relabel_store.manifest import Compression, Layout, Manifest, State
 from relabel_store.store.arrays import Array, Arrays, ArraySpec, array_specs
 from relabel_store.store.files import FileEntry, StoreFiles, entry_of, read_verified
 
