@@ -26,6 +26,7 @@ class WinnersCsv:
         with open(self._path, "w", newline="") as file:
             cells = [f"row{row}_col{col}" for row in range(n_rows) for col in range(n_cols)]
             csv.writer(file).writerow(["sample_id", *cells])
+        return ["the best class of each cell is kept, and nothing else"]  # what users should know
 
     def write_part(self, manifest, part, samples, labels):
         with open(self._path, "a", newline="") as file:
@@ -33,5 +34,5 @@ class WinnersCsv:
                 best = labels.indices[at, 0]  # ranks are in order: the best first
                 csv.writer(file).writerow([samples["sample_id"][int(at)].as_py(), *best.ravel()])
 
-    def finish(self, source):
+    def finish(self, manifest):
         pass

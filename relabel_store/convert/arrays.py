@@ -133,7 +133,12 @@ class ArraySource:
         label_map = self._manifest.label_map
         ids = self._given.sample_ids[rows.start : rows.stop]
         values, rest, reasons = self._arrays[VALUES].read(rows), None, Reasons()
-        indices, unusable = whole_indices(self._arrays[INDICES].read(rows), label_map.num_classes, ids)
+        found = self._arrays[INDICES].read(rows)
+        is_empty = np.isnan(values).all(axis=(1, 2, 3))  # as `convert --to npz` marks rows without a label
+        if is_empty.any():
+            found = np.where(is_empty[:, None, None, None], 0, found)  # where the index is no class
+        indices, unusable = whole_indices(found, label_map.num_classes, ids)
+        unusable |= dict.fromkeys(np.flatnonzero(is_empty).tolist(), "every value is NaN: no label in the arrays")
         if label_map.absent is AbsentRule.REST:
             if REST in self._arrays:
                 rest = self._arrays[REST].read(rows)

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from relabel_store import spec
 from relabel_store.convert.into_store import convert_into_store
+from relabel_store.convert.run import convert
 from relabel_store.convert.stores import StoreSource
 from relabel_store.errors import SettingsChangedError, StoreBusyError, TargetExistsError
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import Compression, Encoding
+from relabel_store.store.complete import Completion
 from relabel_store.store.encoded import EncodedStore
 from relabel_store.store.location import open_files
 from relabel_store.store.locks import hold_lock
@@ -100,3 +103,21 @@ def test_the_store_reads_as_the_source(tmp_path, store, heard) -> None:
     files = open_files(tmp_path / "b.parquet")
     convert_into_store(StoreSource(store), files, PARQUET, workers=1, observer=heard)
     assert open_store(tmp_path / "b.parquet").samples.equals(store.samples)
+
+
+@pytest.mark.parametrize("name", ["b.zarr", "b.parquet"])
+def test_a_conversion_stopped_right_before_its_commit_goes_on(tmp_path, rng, monkeypatch, name) -> None:
+    """Rows without a label are not taken for rows whose facts are still to come."""
+    indices = np.tile(np.arange(2, dtype=np.uint16)[:, None, None], (4, 1, 3, 3))
+    values = np.sort(rng.normal(5, 1, (4, 2, 3, 3)), axis=1)[:, ::-1].astype(np.float32)
+    values[1] = np.nan
+    np.savez(tmp_path / "a.npz", indices=indices, values=values, sample_ids=["a/1", "a/2", "b/1", "b/2"])
+    options = {"num_classes": 5, "workers": 1}
+    convert(tmp_path / "a.npz", tmp_path / f"whole-{name}", **options)
+    with monkeypatch.context() as patched:
+        patched.setattr(Completion, "to_bytes", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            convert(tmp_path / "a.npz", tmp_path / name, **options)
+    report = convert(tmp_path / "a.npz", tmp_path / name, **options)
+    assert [sample_id for sample_id, _ in report.without_label] == ["a/2"]
+    assert file_digests(tmp_path / name) == file_digests(tmp_path / f"whole-{name}")
