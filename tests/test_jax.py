@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import doctest
+import importlib
 import math
 import os
 import re
@@ -140,6 +142,10 @@ def test_it_goes_into_jit_and_under_vmap(rng: np.random.Generator) -> None:
         return soft_targets(indices, values, boxes, num_classes=6, rest=rest)[0]
 
     np.testing.assert_allclose(jax.jit(jax.vmap(of_one))(indices, values, boxes, rest), expected, **TOLERANCE)
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    assert doctest.testmod(importlib.import_module("relabel_store.jax"), raise_on_error=True).attempted > 0
 
 
 def test_no_samples_give_no_targets() -> None:
