@@ -24,11 +24,11 @@ from relabel_store.generate.sources.places import (
     LocalFile,
     Place,
     is_url,
-    list_files,
     open_place,
     require_location,
 )
 from relabel_store.generate.sources.remote_folders import RemoteFolders
+from relabel_store.generate.sources.services import list_files
 from relabel_store.generate.sources.tars import index_folder_name, open_tars
 from relabel_store.store.cache import default_cache_dir
 

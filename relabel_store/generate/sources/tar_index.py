@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from relabel_store.canonical import canonical_json, read_json
 from relabel_store.generate.sources.names import Names, OptionalTexts, Texts
-from relabel_store.generate.sources.places import Place, Stamp
+from relabel_store.generate.sources.places import Place
+from relabel_store.generate.sources.services import Stamp
 
 log = logging.getLogger("relabel_store.build")
 
