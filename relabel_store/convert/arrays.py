@@ -138,7 +138,9 @@ class ArraySource:
         if is_empty.any():
             found = np.where(is_empty[:, None, None, None], 0, found)  # where the index is no class
         indices, unusable = whole_indices(found, label_map.num_classes, ids)
-        unusable |= dict.fromkeys(np.flatnonzero(is_empty).tolist(), "every value is NaN: no label in the arrays")
+        unusable |= dict.fromkeys(
+            np.flatnonzero(is_empty).tolist(), "every value is NaN: no label in the arrays"
+        )
         if label_map.absent is AbsentRule.REST:
             if REST in self._arrays:
                 rest = self._arrays[REST].read(rows)

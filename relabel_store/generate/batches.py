@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from relabel_store.errors import BadImageError, ImageReadError
 from relabel_store.generate.decode import Decoded, decode_image
-from relabel_store.generate.decoder_watch import DecoderBlame, DecoderWatch, WorkerEndedError
+from relabel_store.generate.decoder_watch import (
+    DecoderBlame,
+    DecoderWatch,
+    EndReports,
+    WorkerEndedError,
+)
 from relabel_store.generate.teacher import TeacherInput
 from relabel_store.images.source import ImageSource
 
@@ -178,39 +184,48 @@ def decoded_batches(
     """
     left = deque(batches)
     blame = DecoderBlame()
-    while left:
-        watch = DecoderWatch(workers)
-        loader = DataLoader(
-            _Decoder(source, images, watch, blame.refused),
-            batch_size=None,
-            sampler=tuple(left),
-            num_workers=workers,
-            pin_memory=pin_memory,
-            prefetch_factor=_PREFETCHED_BATCHES if workers else None,
-        )
-        try:
-            for batch in _caught(loader):
-                if isinstance(batch, _Unread):
-                    raise ImageReadError(
-                        f"{batch.message}; parts that are finished stay, run the same build again to go on"
-                    )
-                yield batch
-                left.popleft()
-                blame.forgive()
-        except WorkerEndedError as error:
-            blame.take(watch, error)
+    reports = EndReports()
+    try:
+        while left:
+            watch = DecoderWatch(workers)
+            loader = DataLoader(
+                _Decoder(source, images, watch, blame.refused),
+                batch_size=None,
+                sampler=tuple(left),
+                num_workers=workers,
+                pin_memory=pin_memory,
+                prefetch_factor=_PREFETCHED_BATCHES if workers else None,
+            )
+            try:
+                with contextlib.closing(_caught(loader, reports)) as decoded:
+                    for batch in decoded:
+                        if isinstance(batch, _Unread):
+                            raise ImageReadError(
+                                f"{batch.message}; parts that are finished stay, run the same build again to go on"
+                            )
+                        yield batch
+                        left.popleft()
+                        blame.forgive()
+            except WorkerEndedError as error:
+                blame.take(watch, error)
+    finally:
+        reports.give_back()
 
 
-def _caught(loader: DataLoader[Batch | _Unread]) -> Iterator[Batch | _Unread]:
+def _caught(loader: DataLoader[Batch | _Unread], reports: EndReports) -> Generator[Batch | _Unread]:
     """Yield batches; raise `WorkerEndedError` where a process that decodes them ended."""
-    batches = iter(loader)
+    batches: Iterator[Batch | _Unread] | None = None
     while True:
         try:
-            batch = next(batches)
-        except StopIteration:
-            return
+            with reports.awaited():
+                if batches is None:
+                    batches = iter(loader)
+                    reports.take_over()
+                batch = next(batches, None)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             raise WorkerEndedError(str(error).splitlines()[0]) from error
+        if batch is None:
+            return
         yield batch

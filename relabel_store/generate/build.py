@@ -672,7 +672,7 @@ def _describe_elsewhere(plan: _Build, teacher: str | Teacher, images: Images, th
 
 def _point_out_shares() -> None:
     """Say that there seem to be others at the same work, who would do all of it too."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(OptionError):
         found = Share.from_environment(os.environ)
         if found is not None and found.count > 1:
             log.warning(

@@ -12,9 +12,12 @@ import logging
 import math
 import os
 import re
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import torch
 from torch.utils.data import get_worker_info
@@ -100,6 +103,52 @@ class DecoderWatch:
                     f"not decoded within {self._limit_s:g} s" if hung else "its decoder took its process down"
                 )
         return found
+
+
+class EndReports:
+    """Has PyTorch report the end of a process to whoever waits for its images, and to nobody else.
+
+    PyTorch reports it by an exception out of a signal handler, wherever the main thread is just then: mostly in the
+    teacher's forward pass, which has nothing to do with it, or in a destructor, where it is lost.
+    """
+
+    def __init__(self) -> None:
+        self._report: Callable[[int, FrameType | None], object] | None = None  # PyTorch's handler
+        self._is_awaited = False
+        self._is_due = False
+
+    def take_over(self) -> None:
+        """Stand between the signal and PyTorch's handler, which the first loader of a process has set."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # PyTorch sets none from here either, and looks after its processes every five seconds
+        found = signal.getsignal(signal.SIGCHLD)
+        if callable(found) and found != self._hear:
+            self._report = found
+            signal.signal(signal.SIGCHLD, self._hear)
+
+    def give_back(self) -> None:
+        """Leave PyTorch's handler as it was."""
+        if self._report is not None and signal.getsignal(signal.SIGCHLD) == self._hear:
+            signal.signal(signal.SIGCHLD, self._report)
+        self._is_awaited = True  # if others stand before it: they are not to be held up
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Let reports come while the block runs, the first of them one that was held back."""
+        self._is_awaited = True
+        try:
+            if self._is_due and self._report is not None:
+                self._is_due = False
+                self._report(signal.SIGCHLD, None)
+            yield
+        finally:
+            self._is_awaited = False
+
+    def _hear(self, signum: int, frame: FrameType | None) -> None:
+        if self._is_awaited and self._report is not None:
+            self._report(signum, frame)
+        else:
+            self._is_due = True
 
 
 class DecoderBlame:

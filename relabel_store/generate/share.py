@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relabel_store import spec
-from relabel_store.errors import StoreBusyError
+from relabel_store.errors import OptionError, StoreBusyError
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.writer import is_store
 
@@ -26,7 +26,7 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ValueError(f"share: {self.index}/{self.count}, expected 0/N to N-1/N")
+            raise OptionError(f"share: {self.index}/{self.count}, expected 0/N to N-1/N")
 
     @classmethod
     def parse(cls, text: str) -> Share:
@@ -34,20 +34,20 @@ class Share:
 
         Raises
         ------
-        ValueError
+        OptionError
             It is not a share, or the environment names none.
         """
         if text == "auto":
             found = cls.from_environment(os.environ)
             if found is None:
-                raise ValueError(
+                raise OptionError(
                     "share: 'auto', but neither RANK and WORLD_SIZE (of torchrun) nor SLURM_ARRAY_TASK_ID (of sbatch "
                     "--array) are set; give I/N such as 0/8"
                 )
             return found
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         if match is None:
-            raise ValueError(f"share: {text!r}, expected I/N such as 0/8, or auto")
+            raise OptionError(f"share: {text!r}, expected I/N such as 0/8, or auto")
         return cls(int(match[1]), int(match[2]))
 
     @classmethod
@@ -58,7 +58,7 @@ class Share:
 
         Raises
         ------
-        ValueError
+        OptionError
             Their variables contradict each other.
         """
         found = [cls._of_slurm_array(environment), cls._of_torchrun(environment)]
@@ -82,7 +82,7 @@ class Share:
         count = (last - first) // max(step, 1) + 1
         if uneven or not 0 <= index < count or _number(environment, "SLURM_ARRAY_TASK_COUNT") != count:
             # Of --array=1,4,9 no task knows which the others are.
-            raise ValueError(
+            raise OptionError(
                 f"share: Slurm array of {environment.get('SLURM_ARRAY_TASK_COUNT')} tasks from {first} to {last}, "
                 "expected one without gaps such as --array=0-63; or give I/N yourself"
             )
@@ -103,7 +103,7 @@ class Share:
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
     if not text.isdecimal():
-        raise ValueError(f"share: {name} is {text!r}, expected a whole number")
+        raise OptionError(f"share: {name} is {text!r}, expected a whole number")
     return int(text)
 
 

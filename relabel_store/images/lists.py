@@ -34,7 +34,8 @@ from relabel_store.images.names import (
     plain_path,
     require_utf8,
 )
-from relabel_store.images.places import Place, attempt, is_url, open_place
+from relabel_store.images.places import Place, is_url, open_place
+from relabel_store.images.services import attempt
 
 _THIS_MACHINE = re.compile("/|(?:file|local):", re.IGNORECASE)
 _NAMED = 3  # missing files named in a message

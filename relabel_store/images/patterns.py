@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
 from collections.abc import Iterator
 
 from relabel_store.errors import ImageSourceError
-from relabel_store.images.places import attempt, is_url
+from relabel_store.images.places import is_url
+from relabel_store.images.services import attempt
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -33,6 +35,10 @@ def expand(location: str) -> list[str]:
         It means none, one of them twice, or more than a million.
     """
     files: list[str] = []
+    if (
+        math.prod(map(_number, _BRACES.findall(location))) > _MAX_FILES
+    ):  # before a million of them are written out
+        raise ImageSourceError(f"images {location!r}: more than {_MAX_FILES:,} files")
     for one in _expand_braces(location):
         files += _glob(one) if is_pattern(one) else [one]
         if len(files) > _MAX_FILES:
@@ -54,6 +60,12 @@ def _expand_braces(text: str) -> Iterator[str]:
         yield from _expand_braces(text[: found.start()] + choice + text[found.end() :])
 
 
+def _number(inside: str) -> int:
+    """Return how many choices there are between braces."""
+    numbers = _RANGE.fullmatch(inside)
+    return inside.count(",") + 1 if numbers is None else abs(int(numbers[1]) - int(numbers[2])) + 1
+
+
 def _choices(text: str, inside: str) -> Iterator[str]:
     if "," in inside:
         yield from inside.split(",")
@@ -62,8 +74,6 @@ def _choices(text: str, inside: str) -> Iterator[str]:
     if numbers is None:
         raise ImageSourceError(f"images {text!r}: {{{inside}}}, expected a range such as {{0000..0146}}")
     first, last = int(numbers[1]), int(numbers[2])
-    if abs(last - first) >= _MAX_FILES:
-        raise ImageSourceError(f"images {text!r}: more than {_MAX_FILES:,} files")
     step = 1 if last >= first else -1
     # As the shell does: as many digits as the longer one where either is written with leading zeros.
     is_padded = any(len(number) > 1 and number[0] == "0" for number in numbers.groups())

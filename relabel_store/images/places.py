@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import errno
-import hashlib
+import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol, TypeVar, cast
+from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from relabel_store.errors import ImageSourceError, MissingDependencyError
-
-T = TypeVar("T")
+from relabel_store.errors import ImageSourceError
+from relabel_store.images.services import (
+    Stamp,
+    attempt,
+    sends_whole_files,
+    stamp_of,
+    system_errors,
+)
 
 _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
 _URL_AS_PATH = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/[^/]")  # what pathlib makes of one
 # A part is read in rising order: a request of 4 MiB takes hardly longer than one of an image, and holds forty.
 PIECE = 4 << 20
 _NEAR = 1 << 20  # bytes between two reads that belong to one pass over a file
-# What a service says of the version of an object, best first.
-_VERSION_KEYS = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "generation",
-    "blob_id",
-    "mtime",
-    "LastModified",
-    "last_modified",
-    "created",
-)
-# Whose errors mean that the network or the service failed.
-_CLIENT_PACKAGES = {
-    "aiobotocore",
-    "aiohttp",
-    "botocore",
-    "fsspec",
-    "gcsfs",
-    "google",
-    "huggingface_hub",
-    "httpx",
-}
-_CLIENT_PACKAGES |= {"requests", "s3fs", "urllib3", "httpcore", "asyncio"}
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What changes with a file.
-
-    Parameters
-    ----------
-    version
-        Time of change in nanoseconds, or a number made of what a service says of the object.
-    """
-
-    size_bytes: int
-    version: int
 
 
 class Place(Protocol):
@@ -142,14 +107,8 @@ class RemoteFile:
             self._size_bytes = self.stamp().size_bytes
         end = min(offset + size, self._size_bytes)
         data: bytes = attempt(self.location, lambda fs, path: fs.cat_file(path, start=offset, end=end))
-        if len(data) != max(
-            end - offset, 0
-        ):  # or the beginning of the file would pass for what lies at the offset
-            raise OSError(
-                errno.EOPNOTSUPP,
-                f"{self.location!r}: {len(data)} bytes where {end - offset} at {offset} were asked for; the server "
-                "does not send parts of files: copy the file here",
-            )
+        if len(data) != max(end - offset, 0):
+            raise sends_whole_files()  # or the beginning of the file would pass for what lies at the offset
         return data
 
     def open(self, piece: int = PIECE) -> BinaryIO:
@@ -157,7 +116,37 @@ class RemoteFile:
         opened = attempt(
             self.location, lambda fs, path: fs.open(path, "rb", block_size=piece, cache_type="readahead")
         )
-        return cast(BinaryIO, opened)
+        return cast(BinaryIO, _Opened(self.location, opened))
+
+
+class _Opened(io.RawIOBase):
+    """A remote file that is open, of which whatever its client raises is an error of the system."""
+
+    def __init__(self, url: str, opened: Any) -> None:
+        super().__init__()
+        self._url = url
+        self._opened = opened
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        with system_errors(self._url):
+            data: bytes = self._opened.read(size)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return int(self._opened.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._opened.tell())
+
+    def close(self) -> None:
+        self._opened.close()
+        super().close()
 
 
 def _whole(location: str, offset: int, size: int, data: bytes) -> bytes:
@@ -203,78 +192,3 @@ def require_location(location: str | os.PathLike[str]) -> str:
 def open_place(location: str) -> Place:
     """Return the file at a path or URL, which need not be there."""
     return RemoteFile(location) if is_url(location) else LocalFile(location)
-
-
-def attempt(url: str, call: Callable[[Any, str], T]) -> T:
-    """Return what a call of a file system gives, of the one that fsspec has for a URL in this process.
-
-    Raises
-    ------
-    OSError
-        Whatever the client of the service raises.
-    MissingDependencyError
-        fsspec, or its client for this service, is not installed.
-    ImageSourceError
-        fsspec knows no such service.
-    """
-    try:
-        import fsspec
-
-        fs, path = fsspec.core.url_to_fs(url)  # that of this process: fsspec makes another one after a fork
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"images {url!r}: {error}; pip install 'relabel-store[build,remote]'"
-        ) from error
-    except ValueError as error:
-        raise ImageSourceError(f"images {url!r}: {error}; expected s3, gs, hf, http or https") from error
-    try:
-        return call(fs, path)
-    except OSError as error:
-        if error.strerror:
-            raise
-        # Clients give a text alone, which whoever prints the reason of the system would not see.
-        kinds = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
-        number = next((number for kind, number in kinds.items() if isinstance(error, kind)), errno.EIO)
-        raise OSError(number, str(error) or os.strerror(number)) from error
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _CLIENT_PACKAGES:
-            raise
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
-
-
-def stamp_of(url: str, info: Mapping[str, Any]) -> Stamp:
-    """Return the stamp of what a file system says of an object.
-
-    Raises
-    ------
-    OSError
-        It does not say how large the object is.
-    """
-    size = info.get("size")
-    if not isinstance(size, int):
-        raise OSError(errno.EOPNOTSUPP, f"{url!r}: the server does not say its size; copy the file here")
-    versions = [f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key) is not None]
-    digest = hashlib.sha256("".join(versions[:1]).encode()).digest()
-    return Stamp(size, int.from_bytes(digest[:7], "little"))
-
-
-def list_files(url: str) -> Iterator[tuple[str, Stamp]]:
-    """Yield path below a remote folder, and stamp, of each file in it or below.
-
-    Raises
-    ------
-    ImageSourceError
-        The service cannot list, or holds nothing there.
-    OSError
-        It cannot be reached.
-    """
-    if urlsplit(url).scheme in ("http", "https"):
-        raise ImageSourceError(
-            f"images {url!r}: a folder on a web server, which cannot be listed; expected a tar, a Parquet or CSV file, "
-            "or several as in 'https://host/train-{0000..0146}.tar'"
-        )
-    found = attempt(url, lambda fs, path: (fs._strip_protocol(path), fs.find(path, detail=True)))
-    root, files = str(found[0]).rstrip("/"), found[1]
-    for path in sorted(files):
-        if path.startswith(f"{root}/") and files[path].get("type", "file") == "file":
-            yield path[len(root) + 1 :], stamp_of(path, files[path])

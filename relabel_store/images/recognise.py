@@ -24,11 +24,11 @@ from relabel_store.images.places import (
     LocalFile,
     Place,
     is_url,
-    list_files,
     open_place,
     require_location,
 )
 from relabel_store.images.remote_folders import RemoteFolders
+from relabel_store.images.services import list_files
 from relabel_store.images.tars import index_folder_name, open_tars
 from relabel_store.store.cache import default_cache_dir
 

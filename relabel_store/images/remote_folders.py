@@ -10,7 +10,7 @@ import pyarrow as pa
 from relabel_store.errors import ImageSourceError
 from relabel_store.images.folders import sorted_by_id
 from relabel_store.images.names import Names, Texts, plain_path
-from relabel_store.images.places import Stamp, attempt
+from relabel_store.images.services import Stamp, attempt
 
 
 class RemoteFolders:

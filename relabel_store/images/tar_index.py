@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from relabel_store.canonical import canonical_json, read_json
 from relabel_store.images.names import Names, OptionalTexts, Texts
-from relabel_store.images.places import Place, Stamp
+from relabel_store.images.places import Place
+from relabel_store.images.services import Stamp
 
 log = logging.getLogger("relabel_store.build")
 

@@ -191,6 +191,33 @@ def test_one_number_stands_for_three_channels(photos: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, "neither RANK and WORLD_SIZE (of torchrun) nor SLURM_ARRAY_TASK_ID"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "share: 2/2, expected 0/N to N-1/N"),
+        ({"RANK": "two", "WORLD_SIZE": "2"}, "RANK is 'two', expected a whole number"),
+    ],
+    ids=["none", "past-the-end", "no-number"],
+)
+def test_a_share_that_the_environment_does_not_give_is_wrong_usage(
+    run: Run,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    message: str,
+):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = run("build", *from_factory, "--images", photos, "--out", tmp_path / "s", "--share", "auto")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--images", "MISSING"], "nothing there"),

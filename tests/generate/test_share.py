@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relabel_store.errors import StoreBusyError
+from relabel_store.errors import OptionError, StoreBusyError
 from relabel_store.generate.share import Share, hold_share
 from relabel_store.generate.toy import build_colours
 from relabel_store.testing import file_digests
@@ -22,7 +22,7 @@ def test_shares_divide_the_parts(count: int):
 
 @pytest.mark.parametrize("text", ["", "1", "1/1", "3/2", "-1/2", "a/b", "0/0", "1/2/3", " 0/2"])
 def test_what_is_no_share_is_refused(text: str):
-    with pytest.raises(ValueError, match="share"):
+    with pytest.raises(OptionError, match="share"):
         Share.parse(text)
 
 
@@ -98,7 +98,7 @@ def test_the_environment_gives_a_share(environment: dict[str, str], expected: Sh
     ids=["no-number", "rank-too-large", "gaps", "missing"],
 )
 def test_an_environment_that_contradicts_itself_is_refused(environment: dict[str, str], message: str):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(OptionError, match=re.escape(message)):
         Share.from_environment(environment)
 
 
@@ -117,7 +117,7 @@ def test_all_tasks_of_an_array_of_torchruns_do_every_part_once():
 def test_auto_asks_the_environment(monkeypatch: pytest.MonkeyPatch):
     for name in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match="neither RANK and WORLD_SIZE"):
+    with pytest.raises(OptionError, match="neither RANK and WORLD_SIZE"):
         Share.parse("auto")
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)

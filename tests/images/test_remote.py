@@ -15,8 +15,9 @@ import pytest
 from relabel_store.errors import ImageSourceError
 from relabel_store.generate.batches import decoded_batches
 from relabel_store.generate.teacher import TeacherInput
-from relabel_store.images.places import LocalFile, RemoteFile, attempt
+from relabel_store.images.places import LocalFile, RemoteFile
 from relabel_store.images.recognise import open_images
+from relabel_store.images.services import attempt
 from relabel_store.images.source import ImageSource
 
 
@@ -61,6 +62,15 @@ class RangeHandler(SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(last - first + 1))
         self.end_headers()
         self.wfile.write(data[first : last + 1])
+
+
+class ClosedHandler(RangeHandler):
+    """Lets nobody in."""
+
+    def do_GET(self) -> None:
+        self.send_error(403)
+
+    do_HEAD = do_GET  # noqa: N815 - so it is called
 
 
 class WholeHandler(RangeHandler):
@@ -143,10 +153,22 @@ def test_a_server_that_has_no_ranges_is_named(
 ):
     path = Path(pack("tar"))
     url = f"{serve(path.parent, WholeHandler)}/{path.name}"
-    with pytest.raises(OSError, match="does not send parts of files: copy the file here"):
+    with pytest.raises(OSError, match="does not send parts of files; copy the file here"):
         RemoteFile(url).read_at(offset, 100)
-    with pytest.raises(ImageSourceError, match=path.name):
+    with pytest.raises(
+        ImageSourceError, match=rf"{path.name}.*does not send parts of files; copy the file here"
+    ):
         open_images(url)
+
+
+def test_a_server_that_has_no_ranges_is_named_while_a_file_is_open(
+    pack: Callable[[str], str], serve: Callable[..., str]
+):
+    path = Path(pack("tar"))
+    with RemoteFile(f"{serve(path.parent, WholeHandler)}/{path.name}").open(512) as file:
+        file.seek(2000)
+        with pytest.raises(OSError, match="does not send parts of files; copy the file here"):
+            file.read(10)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -162,8 +184,21 @@ def test_forked_decoders_read_from_far_away(
 
 
 def test_a_missing_file_is_named(serve: Callable[..., str], tmp_path: Path):
-    with pytest.raises(ImageSourceError, match="nothing"):
+    with pytest.raises(ImageSourceError, match=r"/nothing\.tar': the server answers 404 File not found$"):
         open_images(f"{serve(tmp_path)}/nothing.tar")
+
+
+def test_a_server_that_lets_nobody_in_is_named(serve: Callable[..., str], tmp_path: Path):
+    with pytest.raises(ImageSourceError, match=r"x\.tar': the server answers 403 Forbidden$"):
+        open_images(f"{serve(tmp_path, ClosedHandler)}/x.tar")
+    with pytest.raises(PermissionError):
+        RemoteFile(f"{serve(tmp_path, ClosedHandler)}/x.tar").stamp()
+
+
+def test_a_server_that_is_not_there_may_be_there_later():
+    with pytest.raises(OSError, match="ClientConnectorError: Cannot connect to host 127") as caught:
+        RemoteFile("http://127.0.0.1:9/x.tar").stamp()
+    assert not isinstance(caught.value, FileNotFoundError)  # which nobody would try again
 
 
 @pytest.mark.usefixtures("memory")
@@ -204,7 +239,8 @@ BrokenError.__module__ = "botocore.exceptions"
     ("raised", "kind", "message"),
     [
         (BrokenError("no route"), OSError, "BrokenError: no route"),
-        (FileNotFoundError("b/x"), FileNotFoundError, "b/x"),
+        (FileNotFoundError("b/x"), FileNotFoundError, "No such file or directory"),
+        (FileNotFoundError("no such branch"), FileNotFoundError, "no such branch"),
         (PermissionError("Access Denied"), PermissionError, "Access Denied"),
         (OSError(), OSError, "Input/output error"),
         (TimeoutError(110, "timed out"), TimeoutError, "timed out"),
