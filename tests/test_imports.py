@@ -57,7 +57,7 @@ DOORS = {
     "jax": ("relabel_store.jax",),
     "tensorflow": ("relabel_store.tensorflow",),
     "click": ("relabel_store.cli",),
-    "google_crc32c": ("relabel_store.convert.targets.tfrecord",),
+    "google_crc32c": ("relabel_store.convert.targets.tfrecord", "relabel_store.store.zarr_v1"),
     "h5py": ("relabel_store.convert.targets.hdf5",),
     "jsonschema": ("relabel_store.schema",),
 }
