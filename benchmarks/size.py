@@ -1,126 +1,271 @@
-"""Bytes an image against speed: order of the cells, codec and chunk size, on the maps of a store.
+"""Bytes an image, error and speed of every form of a store, beside the pickles that people publish.
 
-    python benchmarks/size.py labels.zarr [--rows 800]
+    python benchmarks/size.py maps.npz [--rows 4096] [--plot docs/images/size.png]
 
-Reads real maps from a store that was built with ``--value-step exact`` (or an .npz file with ``indices`` and
-``values``), rounds them to the default step, and compresses both forms in every way that the format allows. The
-last lines are whole shards as a build writes them. The tables are those in ``docs/explanation/size.md``.
+The maps are an .npz file with ``indices`` and ``values`` (float32), or a store that was built with ``--value-step
+exact``. Bytes are those of ``indices`` and ``values`` of these maps, without the sample table. The error is the total
+variation between the pooled target of a random crop as stored and as the teacher gave it. Speed is measured on many
+maps that are made of these by turning, mirroring and renaming classes: a part in memory, CPU time of one core.
+``docs/explanation/size.md`` has the table and the picture.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import lzma
+import tarfile
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from chunk_codecs import read_maps
 from machine import describe_machine
-from numcodecs import Blosc, Zstd
 from numpy.typing import NDArray
+from size_plot import draw
 
-from relabel_store import open_store
+from relabel_store import spec
+from relabel_store.labels.pooling import soft_targets
 from relabel_store.labels.topk import sort_ranks
 from relabel_store.labels.values import ValueStep
-from relabel_store.store.arrays import array_specs
-from relabel_store.store.zarr_v1 import encode_shard
-from relabel_store.testing import make_manifest
+from relabel_store.manifest import Compression, Encoding, Manifest
+from relabel_store.store.arrays import Arrays, array_specs
+from relabel_store.store.encodings import encoding_of
+from relabel_store.store.packed_chunks import encode_chunk
+from relabel_store.store.writer import StoreWriter
+from relabel_store.testing import make_manifest, make_samples
 
-ORDERS = {
-    "ranks outermost": (0, 1, 2, 3),
-    "cells outermost": (0, 2, 3, 1),
-    "cells before samples": (2, 3, 0, 1),
-}
-CHUNK_ROWS = (64, 128, 256, 512)
+NUM_CLASSES = 1000
+STEPS: dict[str, float | None] = {"exact": None, "1/8": 0.125, "1/4": 0.25}
+CROPS = 20  # an image
+
+Maps = tuple[NDArray[np.uint16], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Codec:
-    """A compressor by name."""
+class Form:
+    """What one way of storing maps costs.
+
+    Attributes
+    ----------
+    error_mean, error_p99
+        Total variation of pooled targets.
+    written, read
+        Rows a second and core.
+    """
 
     name: str
-    encode: Callable[[NDArray[np.generic]], bytes]
-
-
-CODECS = (
-    Codec("zstd 3", Zstd(level=3).encode),
-    Codec("zstd 5", Zstd(level=5).encode),
-    Codec("zstd 19", Zstd(level=19).encode),
-    Codec("blosc zstd 9, byte shuffle", Blosc("zstd", 9, Blosc.SHUFFLE).encode),
-    Codec("blosc zstd 9, bit shuffle", Blosc("zstd", 9, Blosc.BITSHUFFLE).encode),
-)
+    step: str
+    bytes_an_image: float
+    error_mean: float
+    error_p99: float
+    written: float | None
+    read: float | None
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, and draw the picture where it is asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store")
-    parser.add_argument("--rows", type=int, default=800)
+    parser.add_argument("maps")
+    parser.add_argument("--rows", type=int, default=4096)
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    indices, scores = read_maps(arguments.store, arguments.rows)
-    stored, rounded = sort_ranks(indices, ValueStep(0.125).encode(scores))
-    by_exact, exact = sort_ranks(indices, ValueStep(None).encode(scores))
-    forms = {"indices": stored, "values, step 0.125": rounded, "values, exact": exact}
-    n = len(indices)
-    print(describe_machine(), f"{n} maps, one core", sep="\n")
-    print("| form | order | codec | chunk rows | bytes an image | rows/s |")
-    print("| --- | --- | --- | ---: | ---: | ---: |")
-    for (name, rows), order, codec in product(forms.items(), ORDERS, CODECS):
-        for chunk_rows in CHUNK_ROWS if codec.name == "zstd 19" else (256,):
-            size, seconds = measure(rows, ORDERS[order], codec, chunk_rows)
-            print(
-                f"| {name} | {order} | {codec.name} | {chunk_rows} | {size / n:,.0f} | {n / seconds:,.0f} |"
-            )
-    print("| stored form | indices | values | together, bytes an image |")
-    print("| --- | ---: | ---: | ---: |")
-    for name, step, form in (("step 0.125", 0.125, (stored, rounded)), ("exact", "exact", (by_exact, exact))):
-        sizes = [size / n for size in shard_sizes(step, *form)]
-        print(f"| {name} | {sizes[0]:,.0f} | {sizes[1]:,.0f} | {sum(sizes):,.0f} |")
+    maps = read_maps(arguments.maps, 10**9)
+    many = multiplied(maps, arguments.rows)
+    print(describe_machine(), f"{len(maps[0])} maps, speed on {arguments.rows} made of them", sep="\n")
+    print(
+        "| form | value step | bytes an image | error, mean | error, p99 | written, rows/s | read, rows/s |"
+    )
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    forms = []
+    for form in measured(maps, many):
+        forms.append(form)
+        speeds = " | ".join("" if speed is None else f"{speed:,.0f}" for speed in (form.written, form.read))
+        error = f"{form.error_mean:.4f} | {form.error_p99:.4f}"
+        print(f"| {form.name} | {form.step} | {form.bytes_an_image:,.0f} | {error} | {speeds} |", flush=True)
+    if arguments.plot is not None:
+        draw(forms, arguments.plot)
 
 
-def read_maps(path: str, rows: int) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    """Return indices and scores, as exact as the file holds them."""
-    if path.endswith(".npz"):
-        with np.load(path) as file:
-            return file["indices"][:rows].astype(np.uint16), file["values"][:rows].astype(np.float32)
-    store = open_store(path)
-    if store.manifest.label_map.value_step != "exact":
-        raise SystemExit(f"{path}: values are rounded already; build it with --value-step exact")
-    maps = store.read_rows([row for row in range(min(rows, len(store))) if store.has_label(row)])
-    return maps.indices.astype(np.uint16), maps.values.astype(np.float32)
+def multiplied(maps: Maps, rows: int) -> Maps:
+    """Return maps of as many rows: turned and mirrored, with their classes renamed, so that no two are alike."""
+    rng = np.random.default_rng(0)
+    indices, scores = [], []
+    for copy in range(-(-rows // len(maps[0]))):
+        names = rng.permutation(NUM_CLASSES).astype(np.uint16)
+        scale = 1 + 0.02 * rng.standard_normal((len(maps[0]), 1, 1, 1))
+        turned = [np.rot90(array, copy % 4, (2, 3)) for array in (names[maps[0]], maps[1] * scale)]
+        turned = [array[..., ::-1] if copy // 4 % 2 else array for array in turned]
+        indices.append(turned[0])
+        scores.append(turned[1].astype(np.float32))
+    return np.concatenate(indices)[:rows], np.concatenate(scores)[:rows]
 
 
-def shard_sizes(step: float | str, indices: NDArray[np.uint16], values: NDArray[np.float16]) -> list[int]:
-    """Return the bytes of the shards that a build writes of these maps."""
-    n, k, *grid = indices.shape
-    shard_rows = -(-n // 256) * 256
+def measured(maps: Maps, many: Maps) -> Iterator[Form]:
+    """Yield every form, ours last."""
+    errors = errors_by_step(maps)
+    yield from published(maps, errors["exact"])
+    for encoding, compression in product(("parquet", "zarr", "packed"), Compression):
+        for step in STEPS:
+            size = sum(sizes(encoding, compression, step, maps)) / len(maps[0])
+            name = f"{encoding}, {compression.value}"
+            yield Form(name, step, size, *errors[step], *speeds(encoding, compression, step, many))
+
+
+# Errors
+
+
+def errors_by_step(maps: Maps) -> dict[str, tuple[float, float]]:
+    """Return mean and 99th percentile of the total variation between pooled targets, over random crops."""
+    boxes = random_boxes(np.random.default_rng(0), len(maps[0]) * CROPS)
+    indices, scores = (array.repeat(CROPS, axis=0) for array in maps)
+    exact = soft_targets(indices, scores, boxes, num_classes=NUM_CLASSES)
+    errors = {}
+    for name, step in STEPS.items():
+        stored = ValueStep(step).encode(scores)
+        found = soft_targets(indices, stored, boxes, num_classes=NUM_CLASSES)
+        variation = np.abs(found - exact).sum(axis=1) / 2
+        errors[name] = (float(variation.mean()), float(np.quantile(variation, 0.99)))
+    return errors
+
+
+def random_boxes(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Return crops as RandomResizedCrop draws them: 8 to 100 % of the area, 3:4 to 4:3."""
+    area, ratio = rng.uniform(0.08, 1, n), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), n))
+    sides = np.minimum(np.sqrt(area * np.stack([ratio, 1 / ratio])), 1)
+    starts = rng.uniform(0, 1 - sides)
+    return np.concatenate([starts, starts + sides]).T
+
+
+# What people publish
+
+
+def published(maps: Maps, error_of_float16: tuple[float, float]) -> Iterator[Form]:
+    """Yield a file of `torch.save` for each image, as ReLabel and TokenLabeling publish them, and these compressed."""
+    for name, dtype, is_zip, error in (
+        ("float32 pickles (ReLabel)", torch.float32, False, (0.0, 0.0)),
+        ("float16 pickles (TokenLabeling)", torch.float16, True, error_of_float16),
+    ):
+        stacked = torch.from_numpy(np.stack([maps[0].astype(np.float32), maps[1]], axis=1)).to(dtype)
+
+        def save(stacked: torch.Tensor = stacked, is_zip: bool = is_zip) -> list[bytes]:
+            return [saved(one.clone(), is_zip) for one in stacked]
+
+        files = save()
+        n = len(files)
+        yield Form(
+            name, "exact", sum(map(len, files)) / n, *error, n / seconds(save), n / seconds(load(files))
+        )
+        for how, compress in (("each in .xz", each_in_xz), ("in one .tar.xz", in_tar_xz)):
+            yield Form(f"{name}, {how}", "exact", compress(files) / n, *error, None, None)
+
+
+def saved(tensor: torch.Tensor, is_zip: bool) -> bytes:
+    """Return a tensor as `torch.save` writes it, before its version 1.6 or since."""
+    buffer = io.BytesIO()
+    torch.save(tensor, buffer, _use_new_zipfile_serialization=is_zip)
+    return buffer.getvalue()
+
+
+def load(files: list[bytes]) -> Callable[[], object]:
+    """Return what loads every file."""
+    return lambda: [torch.load(io.BytesIO(data), weights_only=True) for data in files]
+
+
+def each_in_xz(files: list[bytes]) -> int:
+    """Return the bytes of files, each compressed."""
+    return sum(len(lzma.compress(data, preset=9)) for data in files)
+
+
+def in_tar_xz(files: list[bytes]) -> int:
+    """Return the bytes of an archive of all files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz", preset=9) as archive:
+        for number, data in enumerate(files):
+            member = tarfile.TarInfo(f"{number:05d}.pt")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return len(buffer.getvalue())
+
+
+# What stores are made of
+
+
+def stored(step: str, maps: Maps) -> Arrays:
+    """Return maps as a store holds them."""
+    indices, values = sort_ranks(maps[0], ValueStep(STEPS[step]).encode(maps[1]))
+    return {spec.INDICES: np.ascontiguousarray(indices), spec.VALUES: np.ascontiguousarray(values)}
+
+
+def described(encoding: str, compression: Compression, step: str, n: int) -> Manifest:
+    """Return the manifest of a store of one part, in chunks as `build` makes them."""
+    shard_rows = -(-n // spec.CHUNK_ROWS) * spec.CHUNK_ROWS
     manifest = make_manifest(
         n,
-        grid=(grid[0], grid[1]),
-        k=k,
-        num_classes=1000,
-        value_step=step,
+        grid=(15, 15),
+        k=5,
+        num_classes=NUM_CLASSES,
+        value_step=STEPS[step] or "exact",
         shard_rows=shard_rows,
-        chunk_rows=256,
+        chunk_rows=spec.CHUNK_ROWS,
     )
-    specs = array_specs(manifest)
-    return [
-        len(encode_shard(specs["indices"], manifest, indices)),
-        len(encode_shard(specs["values"], manifest, values)),
-    ]
+    return replace(manifest, encoding=Encoding.of(encoding, compression))
 
 
-def measure(
-    rows: NDArray[np.generic], order: tuple[int, ...], codec: Codec, chunk_rows: int
-) -> tuple[int, float]:
-    """Return bytes and seconds for compressing rows a chunk at a time."""
-    size, started = 0, time.perf_counter()
-    for start in range(0, len(rows), chunk_rows):
-        size += len(codec.encode(np.ascontiguousarray(rows[start : start + chunk_rows].transpose(order))))
-    return size, time.perf_counter() - started
+def sizes(encoding: str, compression: Compression, step: str, maps: Maps) -> list[int]:
+    """Return the bytes that hold ``indices`` and ``values``."""
+    manifest, arrays = described(encoding, compression, step, len(maps[0])), stored(step, maps)
+    if encoding == spec.ENCODING_PACKED:
+        starts = range(0, len(maps[0]), spec.CHUNK_ROWS)
+        chunks = [{name: rows[at : at + spec.CHUNK_ROWS] for name, rows in arrays.items()} for at in starts]
+        return [len(encode_chunk(manifest.label_map, compression, chunk)) for chunk in chunks]
+    files = encoding_of(manifest).encode_part(manifest, 0, arrays, make_samples(manifest))
+    if encoding == spec.ENCODING_ZARR:
+        return [len(data) for data in files.values()]
+    (data,) = files.values()
+    metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    columns = [group.column(column) for group in groups for column in range(metadata.num_columns)]
+    return [column.total_compressed_size for column in columns if ".list." in column.path_in_schema]
+
+
+def speeds(encoding: str, compression: Compression, step: str, maps: Maps) -> tuple[float, float]:
+    """Return rows a second of encoding and of decoding a part in memory."""
+    n, arrays = len(maps[0]), stored(step, maps)
+    manifest = described(encoding, compression, step, n)
+    coder, samples = encoding_of(manifest), make_samples(manifest)
+    with tempfile.TemporaryDirectory() as work:
+        writer = StoreWriter.begin(Path(work) / "store", manifest, samples)
+        shards = coder.open_shards(writer.files, manifest, None)
+        files = coder.encode_part(manifest, 0, arrays, samples)
+        into = {name: array.empty(n) for name, array in array_specs(manifest).items()}
+        written = seconds(
+            lambda: coder.encode_part(manifest, 0, arrays, samples),
+            rounds=5 if compression is Compression.FAST else 1,
+        )
+        read = seconds(lambda: shards.read_part(0, files.__getitem__, into))
+    for name, rows in arrays.items():
+        assert np.array_equal(into[name], rows)
+    return n / written, n / read
+
+
+def seconds(work: Callable[[], object], rounds: int = 9) -> float:
+    """Return the CPU time of some work, the best of several rounds: others use the machine too."""
+    times = []
+    for _ in range(rounds):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return min(times)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,9 @@ def encode_chunk(label_map: LabelSpec, compression: Compression, arrays: Arrays)
     return bytes(streams.data)
 
 
-def decode_chunk(label_map: LabelSpec, specs: Mapping[str, ArraySpec], data: bytes, into: Arrays) -> None:
+def decode_chunk(
+    label_map: LabelSpec, specs: Mapping[str, ArraySpec], data: bytes | memoryview, into: Arrays
+) -> None:
     """Decode the rows of a chunk; those without a label become fill values.
 
     Parameters
@@ -145,7 +147,7 @@ class StreamWriter:
 class StreamReader:
     """Reads what `StreamWriter` wrote, and allocates no more than the caller asks for."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = memoryview(data)
         self._at = 0
         self._codec = pa.Codec("zstd")

@@ -79,43 +79,45 @@ class PackedParts:
         """Return neighbouring rows of a part; see `encodings.Shards`."""
         chunk = (rows.start - self._manifest.rows_of_part(part).start) // self._manifest.layout.chunk_rows
         arrays = {name: array.empty(len(rows)) for name, array in self._specs.items()}
-        with self._open(part, fetch) as archive:
-            self._decode(archive, chunk, arrays)
+        with self._open(part, fetch(part_file(self._manifest, part))) as archive:
+            data = archive.read(_stored_member(archive, chunk_member(chunk)))
+            decode_chunk(self._manifest.label_map, self._specs, data, arrays)
         return arrays
 
     def read_part(self, part: int, read: Callable[[str], bytes], into: Arrays) -> None:
         """Decode every row of a part; see `encodings.Shards`."""
         chunk_rows = self._manifest.layout.chunk_rows
-        with self._open(part, read) as archive:
+        data = read(part_file(self._manifest, part))
+        with self._open(part, data) as archive:
             for chunk in range(self._count_chunks(part)):
                 at = slice(chunk * chunk_rows, (chunk + 1) * chunk_rows)
-                self._decode(archive, chunk, {name: rows[at] for name, rows in into.items()})
+                rows_of_chunk = {name: rows[at] for name, rows in into.items()}
+                # The file was compared with its digest, so the checksum of the member is not looked at.
+                stored = _stored_bytes(data, _stored_member(archive, chunk_member(chunk)))
+                decode_chunk(self._manifest.label_map, self._specs, stored, rows_of_chunk)
 
     def read_samples(self, part: int, fetch: Callable[[str], Path | bytes]) -> pa.Table:
         """Return the sample table of a part; see `encodings.Shards`."""
         n = len(self._manifest.rows_of_part(part))
-        with self._open(part, fetch) as archive:
-            table = sample_tables.from_parquet(_read(archive, spec.SAMPLES_FILE), sample_tables.SCHEMA)
+        with self._open(part, fetch(part_file(self._manifest, part))) as archive:
+            data = archive.read(_stored_member(archive, spec.SAMPLES_FILE))
+            table = sample_tables.from_parquet(data, sample_tables.SCHEMA)
             if len(table) != n:
                 raise FormatError(f"{len(table)} samples, expected {n}")
         return table
-
-    def _decode(self, archive: zipfile.ZipFile, chunk: int, into: Arrays) -> None:
-        decode_chunk(self._manifest.label_map, self._specs, _read(archive, chunk_member(chunk)), into)
 
     def _count_chunks(self, part: int) -> int:
         return -(-len(self._manifest.rows_of_part(part)) // self._manifest.layout.chunk_rows)
 
     @contextmanager
-    def _open(self, part: int, fetch: Callable[[str], Path | bytes]) -> Iterator[zipfile.ZipFile]:
+    def _open(self, part: int, source: Path | bytes) -> Iterator[zipfile.ZipFile]:
         name = part_file(self._manifest, part)
-        source = fetch(name)
         try:
             with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
                 members, chunks = archive.namelist(), self._count_chunks(part)
                 if members != [_MANIFEST, spec.SAMPLES_FILE, *map(chunk_member, range(chunks))]:
                     raise FormatError(
-                        f"{len(members)} members, {', '.join(members[:3])} first, expected {_MANIFEST}, "
+                        f"{len(members)} members, {', '.join(map(repr, members[:3]))} first, expected {_MANIFEST}, "
                         f"{spec.SAMPLES_FILE} and {chunks} chunks"
                     )
                 yield archive
@@ -125,12 +127,19 @@ class PackedParts:
             ) from error
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+def _stored_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     info = archive.getinfo(name)
     # Not compressed, so that no more is allocated than the file has bytes.
     if info.compress_type != zipfile.ZIP_STORED:
         raise FormatError(f"member {name!r} is compressed, expected it to be stored")
-    return archive.read(info)
+    return info
+
+
+def _stored_bytes(data: bytes, member: zipfile.ZipInfo) -> memoryview:
+    """Return the content of a member of an archive in memory, which follows 30 bytes, its name and extra fields."""
+    name, extra = struct.unpack_from("<HH", data, member.header_offset + 26)
+    start = member.header_offset + 30 + name + extra
+    return memoryview(data)[start : start + member.file_size]
 
 
 class PackedEncoding(SelfContainedEncoding):

@@ -107,12 +107,13 @@ def unpack_classes(packed: PackedClasses, num_classes: int, into: IndexArray) ->
     moves, indices = packed.moves.reshape(-1), into.reshape(-1)
     listed = np.flatnonzero(moves == 0)
     ends = np.searchsorted(listed, np.arange(1, n + 1) * map_size)
-    indices[listed] = _listed_classes(packed, np.diff(ends, prepend=0), num_classes).astype(into.dtype)
+    written = np.empty_like(indices)  # elsewhere it holds what nobody looks at
+    written[listed] = _listed_classes(packed, np.diff(ends, prepend=0), num_classes).astype(into.dtype)
     block = max(_BLOCK // map_size, 1) * map_size
     sources = _Sources(k, n_rows, n_cols, min(block, len(indices)))
     for start in range(0, len(indices), block):
-        here = indices[start : start + block]
-        here[:] = here.take(sources.of(moves[start : start + block]))
+        here = slice(start, start + block)
+        written[here].take(sources.of(moves[here]), out=indices[here], mode="clip")
 
 
 def _require_moves_inside(moves: NDArray[np.uint8], reach: int) -> None:
@@ -129,14 +130,16 @@ def _listed_classes(packed: PackedClasses, per_map: Integers, num_classes: int) 
     """Return the class at each place."""
     sizes = packed.sizes.astype(np.int64)
     ends = np.cumsum(sizes)
-    upto = np.cumsum(packed.gaps.astype(np.int64) + 1)
-    before = np.concatenate([np.zeros(1, np.int64), upto])[ends - sizes]
-    classes = upto - np.repeat(before, sizes) - 1
+    starts = ends - sizes
+    classes = np.cumsum(packed.gaps.astype(np.int64) + 1)
+    before = np.concatenate([np.zeros(1, np.int64), classes])[starts]
+    classes -= np.repeat(before + 1, sizes)
     if classes.max(initial=0) >= num_classes:
         raise FormatError(f"classes: {classes.max()}, expected below {num_classes}")
-    if (packed.places >= np.repeat(sizes, per_map)).any():
+    at = np.repeat(starts, per_map) + packed.places
+    if (at >= np.repeat(ends, per_map)).any():
         raise FormatError("places: one is past the last of its map's classes")
-    found: NDArray[np.int64] = classes.take(packed.places + np.repeat(ends - sizes, per_map))
+    found: NDArray[np.int64] = classes.take(at)
     return found
 
 
