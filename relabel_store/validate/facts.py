@@ -9,12 +9,12 @@ import numpy as np
 from relabel_store.errors import FormatError
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import PartRecord, facts_path
-from relabel_store.store.samples import FACTS_SCHEMA, Status, from_parquet
+from relabel_store.store.samples import FACTS_SCHEMA, from_parquet
 from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.journal import sound_records
 from relabel_store.validate.rule import check
-from relabel_store.validate.sample_facts import labelled_rows, without_bad_images
+from relabel_store.validate.sample_facts import LABELLED, status_codes, without_bad_images
 
 _REBUILD = "run the same build again, which builds its part anew"
 
@@ -44,7 +44,7 @@ def _problem(evidence: Evidence, record: PartRecord, data: bytes | None) -> str 
         return f"no facts ({error})"
     if len(facts) != len(record.rows):
         return f"{len(facts)} rows of {len(record.rows)}"
-    has_others = not set(facts["status"].unique().to_pylist()) <= set(Status)
-    if has_others or not np.array_equal(labelled_rows(facts["status"]), without_bad_images(record)):
+    codes = status_codes(facts["status"])
+    if (codes < 0).any() or not np.array_equal(codes == LABELLED, without_bad_images(record)):
         return "other statuses than those that the record says"
     return None
