@@ -23,6 +23,7 @@ _COMMANDS = {
     "inspect": "cmd_inspect",
     "status": "cmd_status",
     "teachers": "cmd_teachers",
+    "validate": "cmd_validate",
 }
 
 

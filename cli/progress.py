@@ -15,12 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from relabel_store.convert.observer import ConversionObserver
 from relabel_store.generate.observer import BuildObserver
+from relabel_store.validate.stage import ValidationObserver
 
 if TYPE_CHECKING:
     from relabel_store.convert.source import LabelSource
     from relabel_store.generate.observer import BatchReport
     from relabel_store.images.source import ImageSource
     from relabel_store.manifest import TeacherInfo
+    from relabel_store.validate.rule import Level
 
 log = logging.getLogger("relabel_store.build")
 
@@ -77,6 +79,33 @@ class _ConversionProgress(ConversionObserver):
         self._written += samples
         rate = self._written / max(time.monotonic() - self._started, 1e-9)
         self._bar.update(self._task, advance=samples, facts=f"{rate:,.0f} samples/s")
+
+
+@contextlib.contextmanager
+def show_validation(*, is_quiet: bool) -> Iterator[ValidationObserver]:
+    """Yield an observer that shows a validation on stderr, where that is a terminal."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=is_quiet or not sys.stderr.isatty(),
+    )
+    with bar:
+        yield _ValidationBar(bar)
+
+
+class _ValidationBar(ValidationObserver):
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None, visible=False)
+
+    def on_start(self, *, level: Level, parts: int) -> None:
+        self._bar.reset(self._task, total=parts, description=f"{level.value}, parts", visible=parts > 0)
+
+    def on_part(self) -> None:
+        self._bar.advance(self._task)
 
 
 class _ProgressObserver(BuildObserver):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum, StrEnum
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, digest_of
@@ -296,7 +296,7 @@ class Manifest:
         return document
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Manifest:
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """Return the manifest of a JSON document; fields of a later minor version are ignored.
 
         Raises
@@ -308,7 +308,7 @@ class Manifest:
         ManifestError
             The document breaks the schema.
         """
-        _require_readable_version(document)
+        require_readable_version(document)
         for problem in schema_errors(document, SCHEMA):
             raise ManifestError(f"manifest: {problem}; the schema is {SCHEMA}.schema.json")
         try:
@@ -329,7 +329,21 @@ class Manifest:
         return replace(self, state=State.BUILDING, statistics=None)
 
 
-def _require_readable_version(document: Mapping[str, Any]) -> None:
+class ClaimedManifest(Manifest):
+    """A manifest as its JSON has it, also where two fields contradict each other: for whoever looks for that."""
+
+    def __post_init__(self) -> None:
+        """Refuse nothing."""
+
+
+def require_readable_version(document: Mapping[str, Any]) -> None:
+    """Check that this release reads the format and the encoding that a manifest names.
+
+    Raises
+    ------
+    UnsupportedVersionError, UnknownEncodingError, ManifestError
+        As for `Manifest.from_dict`; the last where it names none.
+    """
     version = document.get("format_version")
     if not isinstance(version, str) or not version:
         raise ManifestError(f"manifest: format_version is {version!r}, expected text such as '1.0'")

@@ -27,6 +27,7 @@ SAMPLES_FILE = "samples.parquet"
 COMPLETE_FILE = "complete.json"
 JOURNAL_DIR = "journal"
 RUNNING_DIR = "journal/running"
+BEGUN_FILE = "journal/running/begun.json"  # size and digest of what a build begins with
 
 SHARD_ROWS = 4096
 CHUNK_ROWS = 256  # 256 x 15 x 15 x 5 x 2 B = 563 KiB raw an array; docs/explanation/size.md has the table

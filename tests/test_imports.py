@@ -49,6 +49,7 @@ DOORS = {
         "relabel_store.generate",
         "relabel_store.images",
         "relabel_store.testing",
+        "relabel_store.validate",
     ),
     "torch": ("relabel_store.generate", "relabel_store.torch"),
     "torchvision": ("relabel_store.generate", "relabel_store.torch"),

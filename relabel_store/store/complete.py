@@ -53,7 +53,7 @@ class Completion:
         name = spec.COMPLETE_FILE
         try:
             document = read_json(data)
-            _require_readable_version(document)
+            require_readable_version(document["format_version"])
             if not has_own_digest(document):
                 raise DamagedFileError(
                     f"store file {name!r}: its digest is not that of its content; restore it from a copy"
@@ -73,8 +73,15 @@ class Completion:
         return cls(files, {part.part: part for part in parts}, manifest, recorded_digest=document["digest"])
 
 
-def _require_readable_version(document: Any) -> None:
-    found, ours = str(document["format_version"]), spec.FORMAT_VERSION
+def require_readable_version(version: Any) -> None:
+    """Check that this release reads a version of the format.
+
+    Raises
+    ------
+    UnsupportedVersionError
+        It does not.
+    """
+    found, ours = str(version), spec.FORMAT_VERSION
     if found.split(".")[0] != ours.split(".")[0]:
         raise UnsupportedVersionError(
             f"store format: version {found}, this release reads {ours.split('.')[0]}.x; "

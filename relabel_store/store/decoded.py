@@ -109,7 +109,7 @@ def for_each_part(store: EncodedStore, decode: Callable[[int], None]) -> None:
     Threads do: reading, hashing, decompressing and copying all let others run meanwhile.
     """
     least = 1 if store.files.path is not None else _REQUESTS
-    with ThreadPoolExecutor(max(_usable_cores(), least), thread_name_prefix="decode") as threads:
+    with ThreadPoolExecutor(max(usable_cores(), least), thread_name_prefix="decode") as threads:
         running = [threads.submit(decode, part) for part in sorted(store.parts)]
         try:
             for future in running:
@@ -119,5 +119,6 @@ def for_each_part(store: EncodedStore, decode: Callable[[int], None]) -> None:
             raise
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

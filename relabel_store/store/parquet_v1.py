@@ -75,10 +75,18 @@ def encode_table(manifest: Manifest, arrays: Arrays, samples: pa.Table) -> bytes
 
 
 class ParquetParts:
-    """The files of parts, read a row group or a file at a time."""
+    """The files of parts, read a row group or a file at a time.
 
-    def __init__(self, manifest: Manifest) -> None:
+    Parameters
+    ----------
+    is_strict
+        Compare the checksum of each page, and refuse scores that float16 does not hold: for whoever checks a store.
+        Others compare the digests of files instead.
+    """
+
+    def __init__(self, manifest: Manifest, *, is_strict: bool = False) -> None:
         self._manifest = manifest
+        self._is_strict = is_strict
         self._specs = array_specs(manifest)
         self._schema = part_schema(manifest)
 
@@ -112,7 +120,7 @@ class ParquetParts:
         opened = pa.BufferReader(source) if isinstance(source, bytes) else source
         try:
             # On this thread: Arrow's own have been seen to abort a process that ends right after a read.
-            with pq.ParquetFile(opened, pre_buffer=False) as file:
+            with pq.ParquetFile(opened, pre_buffer=False, page_checksum_verification=self._is_strict) as file:
                 self._require_expected(name, part, file)
                 yield file
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
@@ -133,15 +141,18 @@ class ParquetParts:
                 f"{', '.join(self._schema.names)} as the manifest says"
             )
 
-    @staticmethod
-    def _decode(column: pa.ChunkedArray, array: ArraySpec, n: int) -> np.ndarray[Any, Any]:
+    def _decode(self, column: pa.ChunkedArray, array: ArraySpec, n: int) -> np.ndarray[Any, Any]:
         lists = column.combine_chunks()
         numbers = lists.values.slice(lists.offset * array.row_size, n * array.row_size)
         if lists.null_count or numbers.null_count or len(numbers) != n * array.row_size:
             raise ValueError(f"column {array.name!r} has nulls, or too few numbers")
         dtype = _stored_dtype(array)
         found = np.frombuffer(numbers.buffers()[1], dtype, len(numbers), numbers.offset * dtype.itemsize)
-        return found.astype(array.dtype).reshape(n, *array.row_shape)
+        with np.errstate(over="ignore"):  # it is said below
+            kept = found.astype(array.dtype)
+        if self._is_strict and dtype != array.dtype and not np.array_equal(kept, found, equal_nan=True):
+            raise ValueError(f"column {array.name!r} has numbers that are none of {array.dtype}")
+        return kept.reshape(n, *array.row_shape)
 
 
 class ParquetEncoding:

@@ -48,7 +48,6 @@ from relabel_store.store.samples import Status
 from relabel_store.store.statistics import Counts
 
 _COUNTS_KEY = b"relabel_store.counts"
-_BEGUN_FILE = f"{spec.RUNNING_DIR}/begun.json"  # size and digest of what a build begins with
 
 
 @dataclass(frozen=True)
@@ -131,17 +130,17 @@ def _claim(files: StoreFiles, begun: Mapping[str, FileEntry]) -> None:
         Another build was begun here with other files.
     """
     document = canonical_json({name: entry.to_json() for name, entry in begun.items()})
-    if not files.create(_BEGUN_FILE, document) and _read_begun(files) not in (None, begun):
+    if not files.create(spec.BEGUN_FILE, document) and _read_begun(files) not in (None, begun):
         raise TargetExistsError(
             f"output {files.location!r}: a build of other labels or images has just been begun there, or was stopped "
-            f"at once; wait for it, remove {_BEGUN_FILE!r} if nobody is at it, or choose a path that is free"
+            f"at once; wait for it, remove {spec.BEGUN_FILE!r} if nobody is at it, or choose a path that is free"
         )
 
 
 def _read_begun(files: StoreFiles) -> dict[str, FileEntry] | None:
     """Return what a build began with; None of a finished store that was opened again."""
     try:
-        document = read_json(files.read(_BEGUN_FILE))
+        document = read_json(files.read(spec.BEGUN_FILE))
         return {name: FileEntry.from_json(entry) for name, entry in document.items()}
     except (FileNotFoundError, ValueError, AttributeError):
         return None
@@ -462,7 +461,7 @@ class StoreWriter:
             self.files.remove([spec.COMPLETE_FILE])
             return
         self.files.remove([spec.COMPLETE_FILE])
-        self.files.remove([_BEGUN_FILE])  # the manifest is another now
+        self.files.remove([spec.BEGUN_FILE])  # the manifest is another now
         self._write_manifest()
 
     def _write_manifest(self) -> None:
@@ -553,7 +552,7 @@ class StoreWriter:
     def _merge(self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]) -> None:
         if self.manifest.state is State.COMPLETE and all(found is None for found in facts.values()):
             return  # a crash came after the merge, and only cleaning up is left
-        self.files.remove([_BEGUN_FILE])  # what follows changes both files that it vouches for
+        self.files.remove([spec.BEGUN_FILE])  # what follows changes both files that it vouches for
         self.samples = sample_tables.with_facts(self.samples, facts, self.manifest.layout.shard_rows)
         counts = (self._counts_of(record, facts[part]) for part, record in sorted(records.items()))
         statistics = Counts.total(counts, self.manifest.label_map.num_classes).summary(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import zarr
@@ -168,6 +169,38 @@ def decode_shard(array: ArraySpec, layout: Layout, data: bytes, rows: Array) -> 
         raw = _decompress(array, memoryview(data)[offset : offset + length - 4], math.prod(shape))
         stored = np.frombuffer(raw, array.dtype).reshape(shape).transpose(back)
         rows[start : start + layout.chunk_rows] = stored[: len(rows) - start]
+
+
+def damaged_chunks(layout: Layout, data: bytes, rows: int) -> list[int | None]:
+    """Return the chunks of a shard that do not end with the CRC32C of what is before it.
+
+    Parameters
+    ----------
+    data
+        The bytes of its file.
+    rows
+        Of the part; chunks past them do not exist.
+
+    Returns
+    -------
+    list
+        None alone where the index of the chunks itself is damaged, or none.
+    """
+    index_size = 16 * (layout.shard_rows // layout.chunk_rows) + 4
+    if len(data) < index_size or not _has_checksum(data[-index_size:]):
+        return [None]
+    view = memoryview(data)
+    index = np.frombuffer(data, "<u8", (index_size - 4) // 8, len(data) - index_size).reshape(-1, 2)
+    used = index[: -(-rows // layout.chunk_rows)].tolist()
+    return [
+        chunk
+        for chunk, (offset, size) in enumerate(used)
+        if size < 4 or offset + size > len(data) or not _has_checksum(view[offset : offset + size])
+    ]
+
+
+def _has_checksum(data: bytes | memoryview) -> bool:
+    return bool(google_crc32c.value(bytes(data[:-4])) == int.from_bytes(data[-4:], "little"))
 
 
 def _decompress(array: ArraySpec, data: memoryview, n_values: int) -> bytes:

@@ -1,0 +1,196 @@
+"""Rules of ``complete.json``, the root of trust: every other file is judged by what it lists."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from relabel_store import spec
+from relabel_store.canonical import canonical_json, with_digest
+from relabel_store.store.journal import PartRecord, record_path
+from relabel_store.validate.evidence import Evidence, file_entry, part_record
+from relabel_store.validate.finding import Place, Problem
+from relabel_store.validate.rule import check
+
+_RESTORE = "restore it from a copy"
+_FILE = Place(file=spec.COMPLETE_FILE)
+
+
+@check("RS101", "F60")
+def check_finished(evidence: Evidence) -> Iterator[Problem]:
+    """A store is finished: `complete.json` is there."""
+    if evidence.is_finished:
+        return
+    manifest, records = evidence.manifest, evidence.records
+    parts = f"{len(records)} of {manifest.num_parts} parts" if manifest else f"{len(records)} parts"
+    if evidence.encoding is None and not records:
+        advice = "it was lost, or not copied along: fetch it"
+    elif manifest is not None and manifest.statistics is not None:
+        advice = "it was lost, or the build was stopped at its last step: run the same build again"
+    else:
+        advice = "run the same build again to finish it"
+    yield Problem(_FILE, f"missing, {parts} are recorded as built", "the commit of a finished store", advice)
+
+
+@check("RS102", "F60")
+def check_completion_fields(evidence: Evidence) -> Iterator[Problem]:
+    """`complete.json` is a JSON object that holds `format_version`, `files`, `parts` and `digest`."""
+    if evidence.completion_data is None:
+        return
+    document = evidence.completion_document
+    if document is None:
+        size = len(evidence.completion_data)
+        yield Problem(
+            _FILE, f"{size} bytes that are no JSON object", "the record of a finished store", _RESTORE
+        )
+        return
+    kinds = {"format_version": str, "files": dict, "parts": list, "digest": str}
+    if "manifest" in document:
+        kinds["manifest"] = dict
+    for name, kind in kinds.items():
+        if not isinstance(document.get(name), kind):
+            found = f"{_kind(document[name])}" if name in document else "missing"
+            yield Problem(Place(file=spec.COMPLETE_FILE, field=name), found, _JSON_KINDS[kind], _RESTORE)
+
+
+_JSON_KINDS: dict[type, str] = {str: "text", dict: "an object", list: "a list"}
+
+
+def _kind(value: Any) -> str:
+    return _JSON_KINDS.get(type(value), repr(value)[:80])
+
+
+@check("RS103", "F60")
+def check_completion_digest(evidence: Evidence) -> Iterator[Problem]:
+    """`complete.json` carries the SHA-256 of the canonical JSON of everything else in it."""
+    document = evidence.completion_document
+    if document is None or evidence.completion is not None:
+        return
+    try:
+        expected = with_digest(document)["digest"]
+    except ValueError as error:
+        expected = f"that of its content, which has none ({error})"
+    found = repr(document.get("digest"))
+    yield Problem(
+        Place(file=spec.COMPLETE_FILE, field="digest"),
+        found if len(found) < 80 else f"{found[:80]}…",
+        f"{expected}",
+        "it was changed after it was written: restore it from a copy",
+    )
+
+
+@check("RS104", "F60")
+def check_completion_bytes(evidence: Evidence) -> Iterator[Problem]:
+    """`complete.json` is canonical JSON itself: one store, one sequence of bytes."""
+    if evidence.completion is None or canonical_json(evidence.completion) == evidence.completion_data:
+        return
+    yield Problem(
+        _FILE,
+        f"{len(evidence.completion_data or b'')} bytes",
+        f"the {len(canonical_json(evidence.completion))} of its canonical JSON",
+        "it was written again by another program: restore it from a copy",
+    )
+
+
+@check("RS105", "F60", "F34", "F70", "F74")
+def check_listed_files(evidence: Evidence) -> Iterator[Problem]:
+    """`complete.json` lists size and SHA-256 of the files that the manifest calls for, and of no others."""
+    if evidence.completion is None or evidence.listed is None:
+        return
+    files = evidence.completion.get("files")
+    for name, entry in files.items() if isinstance(files, dict) else ():
+        if file_entry(entry) is None:
+            yield Problem(
+                Place(file=spec.COMPLETE_FILE, field=name),
+                f"{str(entry)[:80]}",
+                "size_bytes and sha256 of the file",
+                _RESTORE,
+            )
+    if evidence.manifest is None:
+        return
+    wanted, listed = set(finished_files(evidence)), set(files if isinstance(files, dict) else ())
+    for name in sorted(wanted - listed):
+        yield Problem(
+            Place(file=spec.COMPLETE_FILE, field=name), "not listed", "an entry of that file", _RESTORE
+        )
+    for name in sorted(listed - wanted):
+        yield Problem(
+            Place(file=spec.COMPLETE_FILE, field=name),
+            "listed",
+            f"only files of a store of {evidence.manifest.num_parts} parts in the encoding "
+            f"{evidence.manifest.encoding.name!r}",
+            _RESTORE,
+        )
+
+
+def finished_files(evidence: Evidence) -> Iterator[str]:
+    """Yield the names of the files that a finished store of a manifest consists of, but for ``complete.json``."""
+    manifest, encoding = evidence.manifest, evidence.encoding
+    assert manifest is not None
+    assert encoding is not None
+    for part in range(manifest.num_parts):
+        yield from encoding.files_of_part(manifest, part)
+    if not encoding.is_self_contained:
+        yield from [encoding.manifest_file, encoding.samples_file, *encoding.fixed_files(manifest)]
+        yield from map(record_path, range(manifest.num_parts))
+
+
+@check("RS106", "F60", "F51")
+def check_parts_of_completion(evidence: Evidence) -> Iterator[Problem]:
+    """`complete.json` holds one sound record of each part, in order."""
+    if evidence.completion is None or not isinstance(evidence.completion.get("parts"), list):
+        return
+    documents = evidence.completion["parts"]
+    parts = []
+    for position, document in enumerate(documents):
+        record = part_record(document)
+        if record is None:
+            yield Problem(
+                Place(file=spec.COMPLETE_FILE, field=f"parts[{position}]"),
+                "no record of a part, or one whose digest is not its own",
+                "the record that the part was committed with",
+                _RESTORE,
+            )
+        else:
+            parts.append(record.part)
+    if evidence.manifest is None or len(parts) != len(documents):
+        return
+    expected = list(range(evidence.manifest.num_parts))
+    if parts != expected:
+        yield Problem(
+            Place(file=spec.COMPLETE_FILE, field="parts"),
+            f"records of {len(parts)} parts{_difference(parts, expected)}",
+            f"those of parts 0 to {len(expected) - 1}, as the manifest says",
+            _RESTORE,
+        )
+
+
+def _difference(parts: list[int], expected: list[int]) -> str:
+    missing = sorted(set(expected) - set(parts))
+    twice = [part for part, count in Counter(parts).items() if count > 1]
+    if missing:
+        return f", not of part {missing[0]}"
+    return f", part {twice[0]} more than once" if twice else ", in another order or of others"
+
+
+@check("RS107", "F60", "F51")
+def check_records_fit_list(evidence: Evidence) -> Iterator[Problem]:
+    """The part records of `complete.json` and its list give the same size and digest of a file."""
+    if evidence.listed is None:
+        return
+    for part in sorted(evidence.records_of_completion):
+        yield from _differences(evidence, evidence.records_of_completion[part])
+
+
+def _differences(evidence: Evidence, record: PartRecord) -> Iterator[Problem]:
+    assert evidence.listed is not None
+    for name, entry in record.files.items():
+        listed = evidence.listed.get(name)
+        if listed is not None and listed != entry:
+            yield Problem(
+                Place(file=spec.COMPLETE_FILE, field=name),
+                f"{entry.size_bytes} bytes of SHA-256 {entry.sha256[:12]}… in the record of part {record.part}",
+                f"{listed.size_bytes} of {listed.sha256[:12]}… as listed",
+                "the two are of different builds: restore it from a copy",
+            )

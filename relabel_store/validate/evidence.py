@@ -1,0 +1,284 @@
+"""What can be learned of a store whose files may be anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from relabel_store import spec
+from relabel_store.canonical import has_own_digest, read_json
+from relabel_store.errors import (
+    FormatError,
+    StoreNotFoundError,
+    UnknownEncodingError,
+    UnsupportedVersionError,
+)
+from relabel_store.manifest import ClaimedManifest, Manifest, require_readable_version
+from relabel_store.store.encodings import ENCODINGS, StoreEncoding
+from relabel_store.store.files import FileEntry, StoreFiles
+from relabel_store.store.journal import PartRecord, facts_path, record_path
+from relabel_store.validate.inventory import Inventory, take_inventory
+
+
+class Evidence:
+    """The documents of a store, each read once, as far as they are sound.
+
+    Nothing in here reports: checks look at the same documents and say what is wrong with them. A property is None
+    where its document is missing, damaged, or depends on one that is.
+
+    Raises
+    ------
+    StoreNotFoundError
+        There is nothing of a store.
+    UnsupportedVersionError, UnknownEncodingError
+        It is sound, of a version or encoding that this release does not read.
+    """
+
+    def __init__(self, files: StoreFiles) -> None:
+        self.files = files
+        self._require_store()
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """What lies in the store."""
+        return take_inventory(self.files)
+
+    # The commit of the whole
+
+    @cached_property
+    def completion_data(self) -> bytes | None:
+        """The bytes of ``complete.json``."""
+        return self.read(spec.COMPLETE_FILE)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether ``complete.json`` is there, sound or not."""
+        return self.completion_data is not None
+
+    @cached_property
+    def completion_document(self) -> dict[str, Any] | None:
+        """What ``complete.json`` says, where it is a JSON object."""
+        return None if self.completion_data is None else json_object(self.completion_data)
+
+    @cached_property
+    def completion(self) -> dict[str, Any] | None:
+        """The same, where its digest is that of its content."""
+        document = self.completion_document
+        return document if document is not None and has_own_digest_at_all(document) else None
+
+    @cached_property
+    def listed(self) -> Mapping[str, FileEntry] | None:
+        """What ``complete.json`` lists, entries that are none left out."""
+        if self.completion is None:
+            return None
+        files = self.completion.get("files")
+        found = {name: file_entry(entry) for name, entry in files.items()} if isinstance(files, dict) else {}
+        return {name: entry for name, entry in found.items() if entry is not None}
+
+    # The manifest
+
+    @cached_property
+    def manifest_place(self) -> str | None:
+        """The file that holds the manifest."""
+        if self.completion is not None and self.completion.get("manifest") is not None:
+            return spec.COMPLETE_FILE
+        if self.is_finished and self.completion is None and not self._has_manifest_file:
+            return None  # it was in there
+        names = [encoding.manifest_file for encoding in ENCODINGS.values()]
+        return next((name for name in names if self.read(name) is not None), None)
+
+    @property
+    def _has_manifest_file(self) -> bool:
+        return any(self.read(encoding.manifest_file) is not None for encoding in ENCODINGS.values())
+
+    @cached_property
+    def manifest_document(self) -> dict[str, Any] | None:
+        """The manifest as JSON, where its file is what was recorded of it."""
+        place = self.manifest_place
+        if place is None:
+            return None
+        if place == spec.COMPLETE_FILE:
+            assert self.completion is not None
+            found = self.completion["manifest"]
+            return found if isinstance(found, dict) else None
+        if not self.is_as_recorded(place):
+            return None
+        return self.manifest_in(place)
+
+    def manifest_in(self, place: str) -> dict[str, Any] | None:
+        """Return the manifest in a file of its own, whether or not the file is as recorded."""
+        document = json_object(self.read(place) or b"")
+        if document is not None and place == spec.GROUP_FILE:
+            attributes = document.get("attributes")
+            document = attributes.get(spec.MANIFEST_ATTRIBUTE) if isinstance(attributes, dict) else None
+        return document if isinstance(document, dict) else None
+
+    @cached_property
+    def claimed(self) -> ClaimedManifest | None:
+        """The manifest, where it keeps to its schema."""
+        if self.manifest_document is None:
+            return None
+        require_readable_version_of(self.manifest_document)
+        try:
+            return ClaimedManifest.from_dict(self.manifest_document)
+        except FormatError:
+            return None
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """The manifest, where it keeps to its schema and its fields do not contradict each other."""
+        if self.claimed is None or self.manifest_document is None:
+            return None
+        try:
+            return Manifest.from_dict(self.manifest_document)
+        except FormatError:
+            return None
+
+    @property
+    def encoding(self) -> StoreEncoding | None:
+        """How the store lies in files."""
+        return None if self.manifest is None else ENCODINGS[self.manifest.encoding.name]
+
+    @cached_property
+    def names_of_a_build(self) -> frozenset[str]:
+        """Every file that may lie in a store while it is being built, but for ``journal/running/``."""
+        if self.manifest is None or self.encoding is None:
+            return frozenset()
+        parts = range(self.manifest.num_parts)
+        names = {name for part in parts for name in self.encoding.files_of_part(self.manifest, part)}
+        names |= {self.encoding.manifest_file, self.encoding.samples_file}
+        names |= set(self.encoding.fixed_files(self.manifest))
+        return frozenset(names | set(map(record_path, parts)) | set(map(facts_path, parts)))
+
+    # The parts
+
+    @cached_property
+    def records(self) -> Mapping[int, PartRecord]:
+        """The sound records of parts: of ``complete.json`` where it is sound, else of the journal."""
+        return self.records_of_completion if self.completion is not None else self.records_of_journal
+
+    @cached_property
+    def records_of_completion(self) -> Mapping[int, PartRecord]:
+        """Those that ``complete.json`` holds."""
+        parts = None if self.completion is None else self.completion.get("parts")
+        found = [part_record(document) for document in parts] if isinstance(parts, list) else []
+        return {record.part: record for record in found if record is not None}
+
+    @cached_property
+    def journal(self) -> Mapping[str, bytes | None]:
+        """The bytes of each file in the journal that is named like a record, by path below the store."""
+        names = [
+            name
+            for name in self.files.listing(spec.JOURNAL_DIR)
+            if name.startswith(f"{spec.JOURNAL_DIR}/part-") and name.endswith(".json")
+        ]
+        return dict(self.files.read_many(names))
+
+    @cached_property
+    def records_of_journal(self) -> Mapping[int, PartRecord]:
+        """Those that lie in the journal, each under its own name."""
+        found = {}
+        for name, data in self.journal.items():
+            record = None if data is None else part_record(json_object(data))
+            if record is not None and record_path(record.part) == name:
+                found[record.part] = record
+        return found
+
+    # Files
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a document, or None where there is none of this name."""
+        if name not in self._read:
+            try:
+                self._read[name] = self.files.read(name)
+            except FileNotFoundError:
+                self._read[name] = None
+        return self._read[name]
+
+    @cached_property
+    def _read(self) -> dict[str, bytes | None]:
+        return {}
+
+    @cached_property
+    def begun(self) -> Mapping[str, FileEntry]:
+        """What a build recorded of the files that it began with, until it merged what it found."""
+        document = json_object(self.read(spec.BEGUN_FILE) or b"") or {}
+        found = {name: file_entry(entry) for name, entry in document.items()}
+        return {name: entry for name, entry in found.items() if entry is not None}
+
+    def recorded(self, name: str) -> FileEntry | None:
+        """Return what is recorded of a file that is not one of a part, or None where nothing is."""
+        if self.listed is not None:
+            return self.listed.get(name)
+        return None if self.is_finished else self.begun.get(name)
+
+    def is_as_recorded(self, name: str) -> bool:
+        """Tell whether a document is what was recorded of it, as far as anything was."""
+        entry, data = self.recorded(name), self.read(name)
+        return data is not None and (entry is None or FileEntry.of_bytes(data) == entry)
+
+    def _require_store(self) -> None:
+        """Tell a store that lost something from what never was one."""
+        if self.completion is not None:
+            require_readable_version_of(self.completion)
+        if self.is_finished or self.journal:
+            return
+        if not self._has_manifest_file:
+            if any(map(ENCODINGS[spec.ENCODING_PARQUET].is_ours, self.files.children())):
+                return  # parts of a Parquet store, which complete.json did not come along with
+            raise StoreNotFoundError(
+                f"store {self.files.location!r}: {self.files.describe()}, expected a store made by "
+                "`relabel-store build`"
+            )
+        if self.manifest_place == spec.GROUP_FILE and self.manifest_in(spec.GROUP_FILE) is None:
+            ENCODINGS[spec.ENCODING_ZARR].parse_manifest(self.read(spec.GROUP_FILE) or b"")  # says what it is
+
+
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that bytes hold, or None where they do not."""
+    try:
+        found = read_json(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def has_own_digest_at_all(document: Mapping[str, Any]) -> bool:
+    """Tell whether a document holds its own digest; also of one that cannot be written as JSON."""
+    try:
+        return has_own_digest(document)
+    except ValueError:  # half a character, which JSON can say and UTF-8 cannot
+        return False
+
+
+def file_entry(document: Any) -> FileEntry | None:
+    """Return the entry that a JSON value is, or None."""
+    try:
+        return FileEntry.from_json(document)
+    except ValueError:
+        return None
+
+
+def part_record(document: Any) -> PartRecord | None:
+    """Return the part record that a JSON value is, or None."""
+    try:
+        return PartRecord.from_json(document)
+    except ValueError:
+        return None
+
+
+def require_readable_version_of(document: Mapping[str, Any]) -> None:
+    """Check the version of a document that is known to be what was written.
+
+    Raises
+    ------
+    UnsupportedVersionError, UnknownEncodingError
+        Of a later release. What is no version at all is left to the schema.
+    """
+    try:
+        require_readable_version(document)
+    except (UnsupportedVersionError, UnknownEncodingError):
+        raise
+    except FormatError:
+        return

@@ -1,0 +1,79 @@
+"""Rules of the files of a store, by name and size; the digests of files that describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from relabel_store import spec
+from relabel_store.store.files import FileEntry
+from relabel_store.validate.completion import finished_files
+from relabel_store.validate.evidence import Evidence
+from relabel_store.validate.finding import Place, Problem
+from relabel_store.validate.rule import check
+
+RESTORE = "restore it from a copy, or build its part again"
+
+
+def recorded_files(evidence: Evidence) -> dict[str, FileEntry]:
+    """Return what is recorded of files: by ``complete.json``, or by part records while a store is being built."""
+    if evidence.listed is not None:
+        return dict(evidence.listed)
+    found = {name: entry for record in evidence.records.values() for name, entry in record.files.items()}
+    return found | (dict(evidence.begun) if not evidence.is_finished else {})
+
+
+@check("RS111", "F34", "F60")
+def check_nothing_missing(evidence: Evidence) -> Iterator[Problem]:
+    """Every file that is recorded, or that the manifest calls for, is there."""
+    called_for = [] if evidence.manifest is None else _called_for(evidence)
+    expected: dict[str, FileEntry | None] = {**dict.fromkeys(called_for), **recorded_files(evidence)}
+    for name in sorted(expected):
+        if _size(evidence, name) is None:
+            entry = expected[name]
+            what = "the file" if entry is None else f"a file of {entry.size_bytes} bytes"
+            yield Problem(Place(file=name), "missing", what, RESTORE)
+
+
+def _called_for(evidence: Evidence) -> Iterator[str]:
+    """Yield the files that have to be there: all of a finished store; what one begins with of another."""
+    if evidence.is_finished:
+        yield from finished_files(evidence)
+        return
+    manifest, encoding = evidence.manifest, evidence.encoding
+    assert manifest is not None
+    assert encoding is not None
+    yield from [encoding.manifest_file, encoding.samples_file, *encoding.fixed_files(manifest)]
+
+
+def _size(evidence: Evidence, name: str) -> int | None:
+    size = evidence.inventory.sizes.get(name)
+    if size is None and not evidence.inventory.is_whole:
+        size = evidence.files.size(name)
+    return size
+
+
+@check("RS112", "F61", "F74", "F53")
+def check_nothing_else(evidence: Evidence) -> Iterator[Problem]:
+    """A finished store holds what `complete.json` lists, and an unfinished one what a build writes."""
+    for name, what in evidence.inventory.others.items():
+        if not _may_be_there(evidence, f"{name}/"):
+            yield Problem(Place(file=name), what, "files of the store only", "move it elsewhere")
+    if evidence.is_finished and evidence.listed is None:
+        return  # whatever it listed
+    for name in evidence.inventory.sizes:
+        known = name == spec.COMPLETE_FILE or (evidence.listed is not None and name in evidence.listed)
+        if not known and not _may_be_there(evidence, name):
+            where = "as `complete.json` lists them" if evidence.is_finished else "that a build writes"
+            yield Problem(Place(file=name), "a file too many", f"only files {where}", "move it elsewhere")
+
+
+def _may_be_there(evidence: Evidence, name: str) -> bool:
+    """Tell whether a file may be in a store that is being built, recorded or not."""
+    if evidence.is_finished:
+        return False
+    if name.startswith(f"{spec.RUNNING_DIR}/") or f"{spec.JOURNAL_DIR}/" == name:
+        return True
+    is_partial = name.rpartition("/")[2].startswith(".") and name.endswith(".partial")
+    if is_partial or evidence.manifest is None or evidence.encoding is None:
+        return is_partial or evidence.manifest is None
+    return name in evidence.names_of_a_build

@@ -1,0 +1,168 @@
+"""Rules of the files of a part, and reading a part whose files keep to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relabel_store import spec
+from relabel_store.errors import ObjectStoreError
+from relabel_store.manifest import Manifest
+from relabel_store.store.arrays import Arrays
+from relabel_store.store.encodings import Shards, StoreEncoding, encoding_of
+from relabel_store.store.files import FileEntry, StoreFiles
+from relabel_store.store.journal import PartRecord
+from relabel_store.store.parquet_v1 import ParquetParts
+from relabel_store.store.samples import column_values
+from relabel_store.store.zarr_v1 import damaged_chunks
+from relabel_store.validate.finding import Finding, Place, Problem
+from relabel_store.validate.rule import Level, check
+from relabel_store.validate.sample_facts import SampleFacts, labelled_rows, without_bad_images
+from relabel_store.validate.scan import ScannedPart
+
+_RESTORE = "restore it from a copy, or build its part again"
+_MOST_BYTES = 1024**3  # decoded, whatever the size of the files
+_MOST_TIMES = 1000  # the size of the files
+# What decoders raise at bytes that are not theirs; the digest fitted, so somebody wrote them so.
+_UNDECODABLE = (ValueError, RuntimeError, OSError, KeyError, TypeError, IndexError, OverflowError)
+
+
+@check("RS601", "F51", "F60", "F64", level=Level.CONTENT)
+def check_part_file(name: str, entry: FileEntry, found: FileEntry | str) -> Iterator[Problem]:
+    """The files of a part have the size and SHA-256 that its record names.
+
+    Parameters
+    ----------
+    found
+        Of the file, or why it cannot be read.
+    """
+    if found == entry:
+        return
+    if isinstance(found, str):
+        what, expected = found, f"{entry.size_bytes} bytes that can be read"
+    elif found.size_bytes != entry.size_bytes:
+        what, expected = f"{found.size_bytes} bytes", f"{entry.size_bytes} as recorded"
+    else:
+        what, expected = f"SHA-256 {found.sha256[:12]}…", f"{entry.sha256[:12]}… as recorded"
+    yield Problem(Place(file=name), what, expected, f"it is damaged, or of another store: {_RESTORE}")
+
+
+@check("RS602", "F32", level=Level.CONTENT)
+def check_chunk_checksums(name: str, manifest: Manifest, rows: range, data: bytes) -> Iterator[Problem]:
+    """Every chunk of a Zarr shard, and the index of its chunks, ends with its CRC32C."""
+    damaged = damaged_chunks(manifest.layout, data, len(rows))
+    if not damaged:
+        return
+    first = damaged[0]
+    yield Problem(
+        Place(file=name, row=None if first is None else rows.start + first * manifest.layout.chunk_rows),
+        "the index of its chunks has another checksum"
+        if first is None
+        else f"chunk {first} has another checksum",
+        "the CRC32C of the bytes before it",
+        f"other Zarr implementations refuse it: {_RESTORE}",
+        count=len(damaged),
+    )
+
+
+@check("RS603", "F30", "F71", "F72", "F75", level=Level.CONTENT)
+def check_decodable(place: Place, error: str) -> Iterator[Problem]:
+    """The files of a part can be decoded, and hold the rows that the manifest describes."""
+    yield Problem(place, f"cannot be decoded ({error})", "the rows of its part", _RESTORE)
+
+
+class SoundParts:
+    """Reads parts, and says what is wrong with their files; see `scan.PartReader`.
+
+    Parameters
+    ----------
+    facts
+        What the sample table says of each row; None where it lies in the files of parts, or cannot be read.
+    spoiled
+        Files that were found to be unsound before.
+    """
+
+    def __init__(
+        self,
+        files: StoreFiles,
+        manifest: Manifest,
+        listed: Mapping[str, FileEntry] | None,
+        facts: SampleFacts | None,
+        spoiled: Collection[str],
+    ) -> None:
+        self._files = files
+        self._manifest = manifest
+        self._encoding = encoding_of(manifest)
+        self._facts = facts
+        self._spoiled = frozenset(spoiled)
+        self._shards = _strict_shards(self._encoding, files, manifest, listed)
+
+    def __call__(self, record: PartRecord, into: Arrays) -> tuple[list[Finding], ScannedPart | None]:
+        """Return what is wrong with the files of a part, and the part where it could be decoded."""
+        names = self._encoding.files_of_part(self._manifest, record.part)
+        findings: list[Finding] = []
+        data: dict[str, bytes] = {}
+        for name in names:
+            if name in record.files and name not in self._spoiled:
+                content, found = self._read(name)
+                wrong = list(check_part_file(name, record.files[name], found))
+                findings += wrong
+                if not wrong:
+                    data[name] = content
+        if len(data) < len(names):
+            return findings, None
+        if self._encoding.name == spec.ENCODING_ZARR:
+            for name in names:
+                findings += check_chunk_checksums(name, self._manifest, record.rows, data[name])
+        part = None if findings else self._decode(record, data, into, findings)
+        return findings, part
+
+    def _read(self, name: str) -> tuple[bytes, FileEntry | str]:
+        try:
+            data = self._files.read(name)
+        except ObjectStoreError:
+            raise  # of the service, after many attempts: not of this file
+        except FileNotFoundError:
+            return b"", "missing"
+        except OSError as error:
+            return b"", f"cannot be read ({error.strerror})"
+        return data, FileEntry.of_bytes(data)
+
+    def _decode(
+        self, record: PartRecord, data: Mapping[str, bytes], into: Arrays, findings: list[Finding]
+    ) -> ScannedPart | None:
+        reading = ""
+
+        def fetch(name: str) -> bytes:
+            nonlocal reading
+            reading = name
+            return data[name]
+
+        try:
+            self._shards.read_part(record.part, fetch, into)
+            is_labelled, class_index = self._facts_of(record, fetch)
+        except _UNDECODABLE as error:
+            text = " ".join(str(error).split())[:300] or type(error).__name__
+            findings += check_decodable(Place(file=reading or next(iter(data))), text)
+            return None
+        return ScannedPart(self._manifest, record, into, is_labelled, class_index)
+
+    def _facts_of(
+        self, record: PartRecord, fetch: Callable[[str], bytes]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
+        if self._facts is not None:
+            return self._facts.of_part(record)
+        table = self._shards.read_samples(record.part, fetch)
+        if table is None:
+            return without_bad_images(record), None
+        return labelled_rows(table["status"]), column_values(table["class_index"])
+
+
+def _strict_shards(
+    encoding: StoreEncoding, files: StoreFiles, manifest: Manifest, listed: Mapping[str, FileEntry] | None
+) -> Shards:
+    if encoding.name == spec.ENCODING_PARQUET:
+        return ParquetParts(manifest, is_strict=True)
+    return encoding.open_shards(files, manifest, listed)

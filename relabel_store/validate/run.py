@@ -1,0 +1,72 @@
+"""validate_store: everything that the format asks for, checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from relabel_store.store.files import StoreFiles
+from relabel_store.store.location import is_url, open_files
+from relabel_store.validate.content import ContentStage
+from relabel_store.validate.evidence import Evidence
+from relabel_store.validate.report import Findings, Report
+from relabel_store.validate.rule import Level
+from relabel_store.validate.stage import Stage, ValidationObserver
+from relabel_store.validate.structure import StructureStage
+
+
+def validate_store(
+    location: str | os.PathLike[str] | StoreFiles,
+    *,
+    level: Level | str | None = None,
+    stages: Sequence[Stage] = (),
+    observer: ValidationObserver | None = None,
+) -> Report:
+    """Return what is wrong with a store.
+
+    Nothing in it is believed: what is damaged becomes a finding, and whatever can still be judged is.
+
+    Parameters
+    ----------
+    location
+        A directory, or a URL as text.
+    level
+        ``structure`` (seconds) or ``content`` (a full read); None is both.
+    stages
+        Further levels, which need more than the store.
+    observer
+        Is told of the progress.
+
+    Raises
+    ------
+    StoreNotFoundError
+        There is no store there.
+    UnsupportedVersionError, UnknownEncodingError
+        It is of a version or encoding that this release does not read.
+    OSError
+        It cannot be read at all.
+    """
+    if isinstance(location, str | os.PathLike) and not is_url(location):
+        files = open_files(Path(location).absolute())
+    else:
+        files = open_files(location)
+    evidence, findings = Evidence(files), Findings()
+    chosen = _stages_of(None if level is None else Level(level))
+    for stage in [*chosen, *stages]:
+        stage.run(evidence, findings, observer or ValidationObserver())
+    manifest = evidence.manifest
+    return Report(
+        location=str(location) if isinstance(location, str | os.PathLike) else files.location,
+        name=None if manifest is None else manifest.name,
+        state="complete" if evidence.is_finished else "building",
+        digest=None if evidence.completion is None else str(evidence.completion["digest"]),
+        levels=tuple(stage.level for stage in [*chosen, *stages]),
+        groups=findings.groups,
+        skipped=findings.skipped,
+    )
+
+
+def _stages_of(level: Level | None) -> list[Stage]:
+    stages: list[Stage] = [StructureStage(), ContentStage()]
+    return [stage for stage in stages if level is None or stage.level is level]
