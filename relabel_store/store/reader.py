@@ -131,6 +131,10 @@ class LabelStore(ABC):
     @abstractmethod
     def _index(self) -> SampleIndex: ...
 
+    def _sample_ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the ids of some rows, in the order asked."""
+        return self._index.sample_ids(rows)
+
     @abstractmethod
     def _gather(self, rows: NDArray[np.int64]) -> Arrays:
         """Return the arrays of some rows that have labels, in the order asked, as copies."""
@@ -236,7 +240,7 @@ class LabelStore(ABC):
         wanted = self._require_rows(rows)
         arrays = self._gather(wanted)
         return LabelMaps(
-            self._index.sample_ids(wanted),
+            self._sample_ids(wanted),
             arrays[spec.INDICES],
             arrays[spec.VALUES],
             arrays.get(spec.REST),
@@ -266,7 +270,7 @@ class LabelStore(ABC):
         else:
             why = "its part is not built; run the same build again to finish the store"
         raise NoLabelError(
-            f"row {row}, sample {self._index.sample_ids(np.array([row]))[0]!r}: has no label, {why}{more}"
+            f"row {row}, sample {self._sample_ids(np.array([row]))[0]!r}: has no label, {why}{more}"
         )
 
 

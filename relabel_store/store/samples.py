@@ -156,6 +156,33 @@ def from_parquet(source: bytes | Path, schema: pa.Schema, columns: Sequence[str]
         raise FormatError(f"sample table: {error}; expected columns {schema.names}") from error
 
 
+def require_rows(table: pa.Table, rows: range, name: str) -> None:
+    """Check that a sample table is of some rows, in their order.
+
+    Parameters
+    ----------
+    name
+        Of the file that it is in.
+
+    Raises
+    ------
+    FormatError
+        It is of others.
+    """
+    found = column_values(table["row"])
+    if not np.array_equal(found, np.arange(rows.start, rows.stop)):
+        raise FormatError(
+            f"store file {name!r}: {len(found)} samples of rows {_spell_rows(found)}, expected {len(rows)} of rows "
+            f"{rows.start} to {rows.stop - 1} in order; restore it from a copy"
+        )
+
+
+def _spell_rows(rows: NDArray[np.int64]) -> str:
+    if len(rows) > 1 and np.all(np.diff(rows) == 1):
+        return f"{rows[0]} to {rows[-1]}"
+    return f"{', '.join(map(str, rows[:5]))}{', …' if len(rows) > 5 else ''}" or "none"
+
+
 # Where pandas is installed, pyarrow.array, pyarrow.scalar, to_numpy and take with an array of NumPy's import it: 42 MB
 # and 0.8 s in each process that reads a batch. Nothing on the way of a batch calls them; it calls these.
 

@@ -180,7 +180,11 @@ def _of_completion(store: Path) -> Iterator[Damage]:
         place = f"{_spell(path)} = {_short(value)}"
         yield Damage("complete.json edited", place, (name,), partial(_edit_json, name, edit))
         yield Damage(
-            "complete.json edited, digests fit", place, (name,), partial(forge_json, name, edit), is_forged=True
+            "complete.json edited, digests fit",
+            place,
+            (name,),
+            partial(forge_json, name, edit),
+            is_forged=True,
         )
     del manifest  # its fields are edited by themselves
 
@@ -188,11 +192,11 @@ def _of_completion(store: Path) -> Iterator[Damage]:
 def _place_of_manifest(store: Path) -> tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]:
     completion = store / spec.COMPLETE_FILE
     if completion.exists() and "manifest" in json.loads(completion.read_bytes()):
-        return spec.COMPLETE_FILE, lambda document: document["manifest"]  # type: ignore[no-any-return]
+        return spec.COMPLETE_FILE, lambda document: document["manifest"]
     names = (encoding.manifest_file for encoding in ENCODINGS.values())
     name = next(name for name in names if (store / name).exists())
     if name == spec.GROUP_FILE:
-        return name, lambda document: document["attributes"][spec.MANIFEST_ATTRIBUTE]  # type: ignore[no-any-return]
+        return name, lambda document: document["attributes"][spec.MANIFEST_ATTRIBUTE]
     return name, lambda document: document
 
 
@@ -316,9 +320,7 @@ def forge_file(name: str, data: bytes, store: Path) -> None:
             document = json.loads(record.read_bytes())
             if name in document["files"]:
                 document["files"][name] = entry
-                forge_file(
-                    record.relative_to(store).as_posix(), canonical_json(with_digest(document)), store
-                )
+                forge_file(record.relative_to(store).as_posix(), canonical_json(with_digest(document)), store)
 
 
 # Sample tables and strangers
@@ -331,7 +333,10 @@ def _of_samples(store: Path, name: str) -> Iterator[Damage]:
             continue
         place = f"{name} {what}"
         yield Damage(
-            "sample table changed", place, (name,), lambda store, data=data: (store / name).write_bytes(data)  # type: ignore[misc]
+            "sample table changed",
+            place,
+            (name,),
+            lambda store, data=data: (store / name).write_bytes(data),  # type: ignore[misc]
         )
         yield Damage(
             "sample table changed, digests fit",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,21 +74,17 @@ def ask_every_reader(path: Path, cache_dir: Path, truth: Truth) -> Answers:
     """Open a store and ask for everything in every way."""
     answers = Answers()
     with answers.collecting():
-        ask_rows(open_store(path), truth, answers)
-        ask_samples(open_store(path), truth, answers)
-        for form in (lambda: open_store(path).load(), lambda: open_store(path).materialize(cache_dir)):
-            _ask_decoded(form, truth, answers)
-        with answers.collecting():
-            # Now from the entry that the line before has made.
-            _ask_decoded(lambda: open_store(path).materialize(cache_dir, verify=True), truth, answers)
-    return answers
-
-
-def _ask_decoded(make: Callable[[], LabelStore], truth: Truth, answers: Answers) -> None:
-    with answers.collecting():
-        store = make()
+        store = open_store(path)
         ask_rows(store, truth, answers)
         ask_samples(store, truth, answers)
+        for decode in (store.load, lambda: store.materialize(cache_dir)):
+            with answers.collecting():
+                decoded = decode()
+                ask_rows(decoded, truth, answers)
+                ask_samples(decoded, truth, answers)
+        with answers.collecting():  # from the entry that was made, by another process
+            ask_rows(open_store(path).materialize(cache_dir, verify=True), truth, answers)
+    return answers
 
 
 def ask_rows(store: LabelStore, truth: Truth, answers: Answers) -> None:
@@ -106,17 +102,17 @@ def ask_rows(store: LabelStore, truth: Truth, answers: Answers) -> None:
             _compare(found, row, truth, answers)
     with answers.collecting():
         for found in store:
-            row = next((row for row, kept in truth.maps.items() if kept.sample_id == found.sample_id), None)
-            _compare(found, row, truth, answers)
+            ids = {kept.sample_id: row for row, kept in truth.maps.items()}
+            _compare(found, ids.get(found.sample_id, -1), truth, answers)
 
 
 def _compare_maps(maps: LabelMaps, rows: list[int], truth: Truth, answers: Answers) -> None:
-    for found, row in zip(maps, rows, strict=True):
-        _compare(found, row, truth, answers)
+    for at, row in enumerate(rows):
+        _compare(maps[at], row, truth, answers)
 
 
-def _compare(found: LabelMap, row: int | None, truth: Truth, answers: Answers) -> None:
-    kept = truth.maps.get(-1 if row is None else row)
+def _compare(found: LabelMap, row: int, truth: Truth, answers: Answers) -> None:
+    kept = truth.maps.get(row)
     is_right = (
         kept is not None
         and found.sample_id == kept.sample_id
