@@ -22,6 +22,7 @@ import numpy as np
 from machine import describe_machine
 
 from relabel_store.manifest import Manifest
+from relabel_store.sample_ids import digest_of_ids
 from relabel_store.store import zarr_v1
 from relabel_store.store.arrays import Array, ArraySpec
 from relabel_store.store.writer import StoreWriter
@@ -110,6 +111,7 @@ def write(path: Path, ids: list[str]) -> None:
     """
     zarr_v1.encode_shard = cache_by_size(zarr_v1.encode_shard)
     manifest = make_manifest(len(ids), grid=(15, 15), k=5, num_classes=1000, shard_rows=4096, chunk_rows=256)
+    manifest = replace(manifest, images=replace(manifest.images, digest=digest_of_ids(ids)))
     part = replace(manifest, num_samples=4096, images=replace(manifest.images, count=4096))
     maps = make_label_maps(np.random.default_rng(0), part)
     first = make_part(part, maps, 0)

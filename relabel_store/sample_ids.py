@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable
+from itertools import islice
+
+_AT_ONCE = 4096
 
 
 def sample_id_of(path: str) -> str:
@@ -14,14 +17,30 @@ def sample_id_of(path: str) -> str:
     return unicodedata.normalize("NFC", folder + slash + stem)
 
 
+class IdDigest:
+    """The digest of a set of sample ids that come in sorted order, some at a time."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, sample_ids: Iterable[str]) -> None:
+        """Take in the next ids."""
+        encoded = (sample_id.encode() for sample_id in sample_ids)
+        self._digest.update(b"".join(len(one).to_bytes(8, "little") + one for one in encoded))
+
+    def value(self) -> str:
+        """Return the digest of the ids so far."""
+        return "sha256:" + self._digest.hexdigest()
+
+
 def digest_of_ids(sample_ids: Iterable[str]) -> str:
     """Return the digest of a set of sample ids.
 
     The SHA-256 of the ids sorted by code point, each as its length in bytes (8 bytes, little-endian)
     followed by its UTF-8, as ``"sha256:"`` and hexadecimal digits. Ids may hold any character.
     """
-    digest = hashlib.sha256()
-    for sample_id in sorted(sample_ids):
-        encoded = sample_id.encode()
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return "sha256:" + digest.hexdigest()
+    digest = IdDigest()
+    ordered = iter(sorted(sample_ids))
+    while some := list(islice(ordered, _AT_ONCE)):
+        digest.add(some)
+    return digest.value()

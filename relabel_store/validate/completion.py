@@ -9,7 +9,7 @@ from typing import Any
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, with_digest
 from relabel_store.store.journal import PartRecord, record_path
-from relabel_store.validate.evidence import Evidence, file_entry, part_record
+from relabel_store.validate.evidence import Evidence, file_entry, is_below, part_record
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
 
@@ -100,11 +100,11 @@ def check_listed_files(evidence: Evidence) -> Iterator[Problem]:
         return
     files = evidence.completion.get("files")
     for name, entry in files.items() if isinstance(files, dict) else ():
-        if file_entry(entry) is None:
+        if file_entry(entry) is None or not is_below(name):
             yield Problem(
                 Place(file=spec.COMPLETE_FILE, field=name),
                 f"{str(entry)[:80]}",
-                "size_bytes and sha256 of the file",
+                "size_bytes and sha256 of a file below the store",
                 _RESTORE,
             )
     if evidence.manifest is None:
@@ -194,3 +194,14 @@ def _differences(evidence: Evidence, record: PartRecord) -> Iterator[Problem]:
                 f"{listed.size_bytes} of {listed.sha256[:12]}… as listed",
                 "the two are of different builds: restore it from a copy",
             )
+
+
+RULES = (
+    check_finished,
+    check_completion_fields,
+    check_completion_digest,
+    check_completion_bytes,
+    check_listed_files,
+    check_parts_of_completion,
+    check_records_fit_list,
+)

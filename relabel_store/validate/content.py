@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from relabel_store import spec
@@ -10,9 +10,11 @@ from relabel_store.errors import FormatError
 from relabel_store.manifest import Manifest, State
 from relabel_store.store.statistics import Counts
 from relabel_store.validate.evidence import Evidence
+from relabel_store.validate.files import is_description, recorded_files
 from relabel_store.validate.finding import Finding, Place, Severity
+from relabel_store.validate.journal import sound_records
 from relabel_store.validate.label_maps import blocks_of, label_findings
-from relabel_store.validate.parts import SoundParts
+from relabel_store.validate.parts import SoundParts, compare_files
 from relabel_store.validate.report import Findings
 from relabel_store.validate.rule import Level
 from relabel_store.validate.sample_facts import SampleFacts
@@ -38,12 +40,25 @@ class ContentStage:
         """Read and decode every part once."""
         manifest = evidence.manifest
         if manifest is None:
-            findings.skip("content", "the manifest, which says what the files hold, cannot be used")
+            findings.skip("labels", "the manifest, which says what the files hold, cannot be used")
+            unknown = {
+                name: entry
+                for name, entry in recorded_files(evidence).items()
+                if name not in findings.spoiled and not is_description(name)
+            }
+            observer.on_start(level=self.level, parts=len(unknown))
+            findings.add(compare_files(evidence.files, unknown, on_file=observer.on_part))
             return
-        records = [evidence.records[part] for part in sorted(evidence.records)]
+        records = list(sound_records(evidence))
+        fixed = evidence.encoding.fixed_files(manifest) if evidence.encoding is not None else {}
+        unsound = sorted(findings.spoiled & set(fixed))
+        if unsound:
+            findings.skip("labels", f"{unsound[0]!r}, which says how they are stored, is not sound")
         scans = [LabelScan(manifest, Place(file=evidence.manifest_place), findings), *self.scans]
-        facts = _sample_facts(evidence, manifest)
-        read = SoundParts(evidence.files, manifest, evidence.listed, facts, findings.spoiled)
+        facts = _sample_facts(evidence, manifest, findings.spoiled)
+        read = SoundParts(
+            evidence.files, manifest, evidence.listed, facts, findings.spoiled, is_decoding=not unsound
+        )
         observer.on_start(level=self.level, parts=len(records))
         found = scan_parts(
             manifest,
@@ -57,12 +72,14 @@ class ContentStage:
             findings.add([finding])
 
 
-def _sample_facts(evidence: Evidence, manifest: Manifest) -> SampleFacts | None:
+def _sample_facts(evidence: Evidence, manifest: Manifest, spoiled: Container[str]) -> SampleFacts | None:
     encoding, files = evidence.encoding, evidence.files
     assert encoding is not None
     if encoding.is_self_contained and evidence.is_finished:
         return None
     name = encoding.samples_file
+    if name in spoiled:
+        return None
     try:
         source = files.read(name) if files.path is None else files.path / name
         facts = SampleFacts.read(source, is_finished=evidence.is_finished)

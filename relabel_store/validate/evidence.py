@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from relabel_store import spec
 from relabel_store.canonical import has_own_digest, read_json
 from relabel_store.errors import (
@@ -69,12 +72,12 @@ class Evidence:
 
     @cached_property
     def listed(self) -> Mapping[str, FileEntry] | None:
-        """What ``complete.json`` lists, entries that are none left out."""
+        """What ``complete.json`` lists; entries that are none, or lead out of the store, are left out."""
         if self.completion is None:
             return None
         files = self.completion.get("files")
         found = {name: file_entry(entry) for name, entry in files.items()} if isinstance(files, dict) else {}
-        return {name: entry for name, entry in found.items() if entry is not None}
+        return {name: entry for name, entry in found.items() if entry is not None and is_below(name)}
 
     # The manifest
 
@@ -84,7 +87,7 @@ class Evidence:
         if self.completion is not None and self.completion.get("manifest") is not None:
             return spec.COMPLETE_FILE
         if self.is_finished and self.completion is None and not self._has_manifest_file:
-            return None  # it was in there
+            return self._part_with_manifest
         names = [encoding.manifest_file for encoding in ENCODINGS.values()]
         return next((name for name in names if self.read(name) is not None), None)
 
@@ -102,12 +105,14 @@ class Evidence:
             assert self.completion is not None
             found = self.completion["manifest"]
             return found if isinstance(found, dict) else None
-        if not self.is_as_recorded(place):
+        if place != self._part_with_manifest and not self.is_as_recorded(place):
             return None
         return self.manifest_in(place)
 
     def manifest_in(self, place: str) -> dict[str, Any] | None:
         """Return the manifest in a file of its own, whether or not the file is as recorded."""
+        if place == self._part_with_manifest:
+            return manifest_in_parquet(self.files.read(place))
         document = json_object(self.read(place) or b"")
         if document is not None and place == spec.GROUP_FILE:
             attributes = document.get("attributes")
@@ -127,8 +132,8 @@ class Evidence:
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """The manifest, where it keeps to its schema and its fields do not contradict each other."""
-        if self.claimed is None or self.manifest_document is None:
+        """The manifest, where it keeps to its schema, its fields fit each other, and it lies where it should."""
+        if self.claimed is None or self.manifest_document is None or not self.is_manifest_in_place:
             return None
         try:
             return Manifest.from_dict(self.manifest_document)
@@ -151,17 +156,48 @@ class Evidence:
         names |= set(self.encoding.fixed_files(self.manifest))
         return frozenset(names | set(map(record_path, parts)) | set(map(facts_path, parts)))
 
+    @property
+    def expected_place(self) -> str:
+        """The file where the encoding that the manifest names keeps it."""
+        assert self.claimed is not None
+        encoding = ENCODINGS[self.claimed.encoding.name]
+        is_in_completion = encoding.is_self_contained and self.is_finished
+        return spec.COMPLETE_FILE if is_in_completion else encoding.manifest_file
+
+    @property
+    def is_manifest_in_place(self) -> bool:
+        """Whether the manifest lies where its encoding keeps it, as far as that can still be told."""
+        return self.is_salvaged or self.manifest_place == self.expected_place
+
+    @property
+    def is_salvaged(self) -> bool:
+        """Whether the manifest is that of a part, as it was when the store was begun."""
+        return self.manifest_place is not None and self.manifest_place == self._part_with_manifest
+
+    @cached_property
+    def _part_with_manifest(self) -> str | None:
+        """A file of a part that is as recorded, and holds the manifest that was lost with ``complete.json``."""
+        if self.completion is not None:
+            return None
+        for record in self.records_of_completion.values():
+            for name, entry in record.files.items():
+                if ENCODINGS[spec.ENCODING_PARQUET].is_ours(name) and self.entry(name) == entry:
+                    return name
+        return None
+
     # The parts
 
     @cached_property
     def records(self) -> Mapping[int, PartRecord]:
-        """The sound records of parts: of ``complete.json`` where it is sound, else of the journal."""
-        return self.records_of_completion if self.completion is not None else self.records_of_journal
+        """The sound records of parts: of ``complete.json``, or of the journal where that is damaged or missing."""
+        is_trusted = self.completion is not None or not self.journal
+        return self.records_of_completion if is_trusted else self.records_of_journal
 
     @cached_property
     def records_of_completion(self) -> Mapping[int, PartRecord]:
-        """Those that ``complete.json`` holds."""
-        parts = None if self.completion is None else self.completion.get("parts")
+        """Those that ``complete.json`` holds; each has a digest of its own, so that damage beside it does no harm."""
+        document = self.completion_document
+        parts = None if document is None else document.get("parts")
         found = [part_record(document) for document in parts] if isinstance(parts, list) else []
         return {record.part: record for record in found if record is not None}
 
@@ -189,12 +225,21 @@ class Evidence:
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a document, or None where there is none of this name."""
+        if "journal" in self.__dict__ and name in self.journal:
+            return self.journal[name]
         if name not in self._read:
-            try:
-                self._read[name] = self.files.read(name)
-            except FileNotFoundError:
-                self._read[name] = None
+            self._read[name] = read_regular(self.files, name)
         return self._read[name]
+
+    def entry(self, name: str) -> FileEntry | None:
+        """Return size and digest of a file, or None where there is none of this name."""
+        known = self._read.get(name) or self.journal.get(name)
+        if known is not None:
+            return FileEntry.of_bytes(known)
+        try:
+            return self.files.entry(name)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
 
     @cached_property
     def _read(self) -> dict[str, bytes | None]:
@@ -233,6 +278,31 @@ class Evidence:
             )
         if self.manifest_place == spec.GROUP_FILE and self.manifest_in(spec.GROUP_FILE) is None:
             ENCODINGS[spec.ENCODING_ZARR].parse_manifest(self.read(spec.GROUP_FILE) or b"")  # says what it is
+
+
+def manifest_in_parquet(data: bytes) -> dict[str, Any] | None:
+    """Return the manifest in the metadata of a Parquet file, or None where there is none."""
+    try:
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+            metadata = file.metadata.metadata or {}
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    return json_object(metadata.get(spec.MANIFEST_ATTRIBUTE.encode(), b""))
+
+
+def is_below(name: str) -> bool:
+    """Tell whether a name is that of a file below the store; a stranger's list may hold any."""
+    return not {"", ".", ".."} & set(name.split("/")) and "\\" not in name and "\0" not in name
+
+
+def read_regular(files: StoreFiles, name: str) -> bytes | None:
+    """Return the content of a file, or None where there is none; a pipe or a device would never end."""
+    if files.path is not None and files.size(name) is None:
+        return None
+    try:
+        return files.read(name)
+    except FileNotFoundError:
+        return None
 
 
 def json_object(data: bytes) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from relabel_store import spec
 from relabel_store.store.files import StoreFiles
 
+EMPTY_FOLDER = "an empty folder"
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -56,7 +58,7 @@ def _walk(root: Path, below: str) -> Iterator[tuple[str, int | None, str]]:
     with os.scandir(root / below) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     if below and not found:
-        yield below, None, "an empty folder"
+        yield below, None, EMPTY_FOLDER
     for entry in found:
         name = f"{below}/{entry.name}" if below else entry.name
         if entry.is_dir(follow_symlinks=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,14 @@ from relabel_store import spec
 from relabel_store.errors import ObjectStoreError
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import Arrays
+from relabel_store.store.decoded import usable_cores
 from relabel_store.store.encodings import Shards, StoreEncoding, encoding_of
 from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.parquet_v1 import ParquetParts
 from relabel_store.store.samples import column_values
 from relabel_store.store.zarr_v1 import damaged_chunks
+from relabel_store.validate.evidence import read_regular
 from relabel_store.validate.finding import Finding, Place, Problem
 from relabel_store.validate.rule import Level, check
 from relabel_store.validate.sample_facts import SampleFacts, labelled_rows, without_bad_images
@@ -73,6 +76,37 @@ def check_decodable(place: Place, error: str) -> Iterator[Problem]:
     yield Problem(place, f"cannot be decoded ({error})", "the rows of its part", _RESTORE)
 
 
+def compare_files(
+    files: StoreFiles, entries: Mapping[str, FileEntry], *, on_file: Callable[[], None]
+) -> Iterator[Finding]:
+    """Yield what is wrong with files of parts of which nobody knows what they hold."""
+
+    def look(name: str) -> FileEntry | str:
+        return read_file(files, name)[1]
+
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="validate") as threads:
+        for name, found in zip(entries, threads.map(look, entries), strict=True):
+            yield from check_part_file(name, entries[name], found)
+            on_file()
+
+
+def read_file(files: StoreFiles, name: str) -> tuple[bytes, FileEntry | str]:
+    """Return the content of a file with its size and digest, or with why it cannot be read.
+
+    Raises
+    ------
+    ObjectStoreError
+        The service failed, after many attempts: that says nothing of the file.
+    """
+    try:
+        data = read_regular(files, name)
+    except ObjectStoreError:
+        raise
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror})"
+    return (b"", "missing") if data is None else (data, FileEntry.of_bytes(data))
+
+
 class SoundParts:
     """Reads parts, and says what is wrong with their files; see `scan.PartReader`.
 
@@ -82,6 +116,8 @@ class SoundParts:
         What the sample table says of each row; None where it lies in the files of parts, or cannot be read.
     spoiled
         Files that were found to be unsound before.
+    is_decoding
+        False to read and compare the files only.
     """
 
     def __init__(
@@ -91,12 +127,16 @@ class SoundParts:
         listed: Mapping[str, FileEntry] | None,
         facts: SampleFacts | None,
         spoiled: Collection[str],
+        *,
+        is_decoding: bool = True,
     ) -> None:
         self._files = files
         self._manifest = manifest
         self._encoding = encoding_of(manifest)
         self._facts = facts
         self._spoiled = frozenset(spoiled)
+        self._is_decoding = is_decoding
+        self._listed = listed or {}
         self._shards = _strict_shards(self._encoding, files, manifest, listed)
 
     def __call__(self, record: PartRecord, into: Arrays) -> tuple[list[Finding], ScannedPart | None]:
@@ -105,30 +145,20 @@ class SoundParts:
         findings: list[Finding] = []
         data: dict[str, bytes] = {}
         for name in names:
-            if name in record.files and name not in self._spoiled:
-                content, found = self._read(name)
-                wrong = list(check_part_file(name, record.files[name], found))
+            entry = self._listed.get(name) or record.files.get(name)
+            if entry is not None and name not in self._spoiled:
+                content, found = read_file(self._files, name)
+                wrong = list(check_part_file(name, entry, found))
                 findings += wrong
                 if not wrong:
                     data[name] = content
-        if len(data) < len(names):
+        if len(data) < len(names) or not self._is_decoding:
             return findings, None
         if self._encoding.name == spec.ENCODING_ZARR:
             for name in names:
                 findings += check_chunk_checksums(name, self._manifest, record.rows, data[name])
         part = None if findings else self._decode(record, data, into, findings)
         return findings, part
-
-    def _read(self, name: str) -> tuple[bytes, FileEntry | str]:
-        try:
-            data = self._files.read(name)
-        except ObjectStoreError:
-            raise  # of the service, after many attempts: not of this file
-        except FileNotFoundError:
-            return b"", "missing"
-        except OSError as error:
-            return b"", f"cannot be read ({error.strerror})"
-        return data, FileEntry.of_bytes(data)
 
     def _decode(
         self, record: PartRecord, data: Mapping[str, bytes], into: Arrays, findings: list[Finding]

@@ -63,6 +63,8 @@ class Report:
         That were looked at.
     groups
         By id.
+    files
+        Every file about which an error was found, sorted: all of them, unlike `findings`.
     skipped
         What could not be checked because of what was found, or because nobody recorded it.
     """
@@ -73,6 +75,7 @@ class Report:
     digest: str | None
     levels: tuple[Level, ...]
     groups: tuple[Group, ...]
+    files: tuple[str, ...]
     skipped: tuple[Skipped, ...]
 
     @property
@@ -110,6 +113,7 @@ class Report:
             "levels": [level.value for level in self.levels],
             "counts": {severity.value: self.count(severity) for severity in Severity},
             "findings": [group.to_json() for group in self.groups],
+            "files": list(self.files),
             "skipped": [{"what": skipped.what, "why": skipped.why} for skipped in self.skipped],
         }
 
@@ -121,8 +125,10 @@ class Findings:
     _counts: dict[Rule, int] = field(default_factory=dict)
     _kept: dict[Rule, list[Finding]] = field(default_factory=dict)
     _skipped: dict[str, str] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+    """Files about which an error was found."""
     spoiled: set[str] = field(default_factory=set)
-    """Files about which an error was found: what is in them is not judged a second time."""
+    """Those of them that are not judged any further."""
 
     def add(self, findings: Iterable[Finding]) -> None:
         """Take findings in."""
@@ -133,7 +139,9 @@ class Findings:
             if len(kept) < KEPT:
                 kept.append(finding)
             if place.file is not None and rule.severity is Severity.ERROR:
-                self.spoiled.add(place.file)
+                self.files.add(place.file)
+                if rule.spoils:
+                    self.spoiled.add(place.file)
 
     def skip(self, what: str, why: str) -> None:
         """Note that something is not checked; the first reason stands."""

@@ -35,6 +35,8 @@ class Rule:
         The rule as a sentence.
     sentences
         The sentences of ``docs/reference/format-v1.md`` that it enforces.
+    spoils
+        Whether a file that breaks it cannot be judged any further.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Rule:
     level: Level
     holds: str
     sentences: tuple[str, ...] = ()
+    spoils: bool = False
 
 
 class Check(Generic[P]):
@@ -69,6 +72,7 @@ def check(
     *sentences: str,
     level: Level = Level.STRUCTURE,
     severity: Severity = Severity.ERROR,
+    spoils: bool = False,
 ) -> Callable[[Callable[P, Iterator[Problem]]], Check[P]]:
     """Register a function as the check of a rule, which its docstring states as a sentence.
 
@@ -76,13 +80,15 @@ def check(
     ----------
     sentences
         Of the format that the rule enforces, such as ``"F60"``.
+    level, severity, spoils
+        As for `Rule`.
     """
 
     def register(find: Callable[P, Iterator[Problem]]) -> Check[P]:
         holds = " ".join((inspect.getdoc(find) or "").split("\n\n")[0].split())
         if not re.fullmatch(r"RS\d{3}", rule_id) or rule_id in CHECKS or not holds:
             raise ValueError(f"check {rule_id!r}: expected an id such as 'RS201' of its own, and a docstring")
-        made = Check(Rule(rule_id, severity, level, holds, sentences), find)
+        made = Check(Rule(rule_id, severity, level, holds, sentences, spoils), find)
         CHECKS[rule_id] = made
         return made
 

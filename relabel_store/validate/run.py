@@ -13,7 +13,7 @@ from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.report import Findings, Report
 from relabel_store.validate.rule import Level
 from relabel_store.validate.stage import Stage, ValidationObserver
-from relabel_store.validate.structure import StructureStage
+from relabel_store.validate.structure import StructureStage, judge_foundation
 
 
 def validate_store(
@@ -52,6 +52,7 @@ def validate_store(
     else:
         files = open_files(location)
     evidence, findings = Evidence(files), Findings()
+    judge_foundation(evidence, findings)
     chosen = _stages_of(None if level is None else Level(level))
     for stage in [*chosen, *stages]:
         stage.run(evidence, findings, observer or ValidationObserver())
@@ -63,6 +64,7 @@ def validate_store(
         digest=None if evidence.completion is None else str(evidence.completion["digest"]),
         levels=tuple(stage.level for stage in [*chosen, *stages]),
         groups=findings.groups,
+        files=tuple(sorted(findings.files)),
         skipped=findings.skipped,
     )
 
