@@ -93,8 +93,8 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--encoding",
-    type=click.Choice(["zarr", "parquet"]),
-    help="How the store lies in files.  [default: parquet where --out ends in .parquet, else zarr]",
+    type=click.Choice(["zarr", "parquet", "packed"]),
+    help="How the store lies in files.  [default: as --out ends, .parquet or .packed; else zarr]",
 )
 @click.option("--limit", type=click.IntRange(1), help="Label only so many images, spread evenly over all.")
 @click.option(

@@ -10,7 +10,8 @@ import numpy as np
 FORMAT_VERSION = "1.0"
 ENCODING_ZARR = "zarr"
 ENCODING_PARQUET = "parquet"
-ENCODING_VERSIONS = {ENCODING_ZARR: "1.0", ENCODING_PARQUET: "1.0"}
+ENCODING_PACKED = "packed"
+ENCODING_VERSIONS = {ENCODING_ZARR: "1.0", ENCODING_PARQUET: "1.0", ENCODING_PACKED: "1.0"}
 
 MANIFEST_ATTRIBUTE = (
     "relabel_store"  # key among the attributes of a Zarr group, and in a Parquet file's metadata

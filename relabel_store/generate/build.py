@@ -111,7 +111,7 @@ class BuildOptions:
     flip
         Average each map with that of the mirror image, mirrored back.
     encoding
-        How the store lies in files, ``zarr`` or ``parquet``; None asks the end of its name.
+        How the store lies in files, ``zarr``, ``parquet`` or ``packed``; None asks the end of its name.
     limit
         Label only so many images, spread evenly over all of them.
     ray_address, ray_workers
@@ -273,7 +273,7 @@ def build(
     flip
         Average each map with that of the mirror image, mirrored back, before the best classes are chosen.
     encoding
-        ``"zarr"`` or ``"parquet"``; None is Parquet where `out` ends in ``.parquet``, else Zarr.
+        ``"zarr"``, ``"parquet"`` or ``"packed"``; None is what `out` ends in, as in ``labels.parquet``, else Zarr.
     limit
         Label only so many images, spread evenly over all of them.
     on_bad_image

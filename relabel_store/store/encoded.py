@@ -323,14 +323,23 @@ def _group(keys: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         yield int(keys[at[0]]), at
 
 
-def _require_manifest(files: StoreFiles, completion: Completion | None) -> Manifest:
-    manifest = read_manifest(files, completion)
-    if manifest is None and any(map(ENCODINGS[spec.ENCODING_PARQUET].is_ours, files.children())):
+def _require_no_parts_alone(files: StoreFiles) -> None:
+    names = files.children()
+    if any(map(ENCODINGS[spec.ENCODING_PARQUET].is_ours, names)):
         raise StoreNotFoundError(
             f"store {files.location!r}: parts of a Parquet store without {spec.COMPLETE_FILE!r}; copy that too, "
             "or read them with a Parquet library"
         )
+    if any(map(ENCODINGS[spec.ENCODING_PACKED].is_ours, names)):
+        raise StoreNotFoundError(
+            f"store {files.location!r}: parts of a packed store without {spec.COMPLETE_FILE!r}; copy that too"
+        )
+
+
+def _require_manifest(files: StoreFiles, completion: Completion | None) -> Manifest:
+    manifest = read_manifest(files, completion)
     if manifest is None:
+        _require_no_parts_alone(files)
         raise StoreNotFoundError(
             f"store {files.location!r}: {files.describe()}, expected a store made by `relabel-store build`"
         )

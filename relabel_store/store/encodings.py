@@ -15,6 +15,7 @@ from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import Arrays
 from relabel_store.store.complete import Completion
 from relabel_store.store.files import FileEntry, StoreFiles, entry_of, read_verified
+from relabel_store.store.packed_v1 import PackedEncoding
 from relabel_store.store.parquet_v1 import ParquetEncoding
 from relabel_store.store.zarr_v1 import ZarrEncoding
 
@@ -136,6 +137,7 @@ class StoreEncoding(Protocol):
 ENCODINGS: Mapping[str, StoreEncoding] = {
     spec.ENCODING_ZARR: ZarrEncoding(),
     spec.ENCODING_PARQUET: ParquetEncoding(),
+    spec.ENCODING_PACKED: PackedEncoding(),
 }
 
 
@@ -145,8 +147,9 @@ def encoding_of(manifest: Manifest) -> StoreEncoding:
 
 
 def encoding_named_by(location: str) -> str:
-    """Return the encoding that the end of a path or URL asks for: ``parquet`` after ``.parquet``, else ``zarr``."""
-    return spec.ENCODING_PARQUET if location.rstrip("/").endswith(".parquet") else spec.ENCODING_ZARR
+    """Return the encoding that the end of a path or URL asks for, as in ``labels.parquet``; else ``zarr``."""
+    path = location.rstrip("/")
+    return next((name for name in ENCODINGS if path.endswith(f".{name}")), spec.ENCODING_ZARR)
 
 
 def read_manifest(files: StoreFiles, completion: Completion | None) -> Manifest | None:

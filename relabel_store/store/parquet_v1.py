@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,22 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from relabel_store import spec
-from relabel_store.canonical import canonical_json, read_json
+from relabel_store.canonical import canonical_json
 from relabel_store.errors import DamagedFileError, FormatError
 from relabel_store.manifest import Compression, Manifest
 from relabel_store.store.arrays import Arrays, ArraySpec, array_specs
 from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.samples import SCHEMA
+from relabel_store.store.self_contained import SelfContainedEncoding, name_of_part
 
 # zstd's best, and what compresses 15,000 rows/s a core (docs/explanation/size.md).
 _LEVELS = {Compression.SMALL: 19, Compression.FAST: 3}
-_FILE = re.compile(r".+-\d{5,}-of-\d{5,}\.parquet")
+_SUFFIX = ".parquet"
 
 
 def part_file(manifest: Manifest, part: int) -> str:
     """Return the name of a part's file, ``NAME-00042-of-00313.parquet``."""
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", manifest.name).strip("-.") or "labels"
-    return f"{name}-{part:05d}-of-{manifest.num_parts:05d}.parquet"
+    return name_of_part(manifest, part, _SUFFIX)
 
 
 def part_schema(manifest: Manifest) -> pa.Schema:
@@ -155,38 +154,13 @@ class ParquetParts:
         return kept.reshape(n, *array.row_shape)
 
 
-class ParquetEncoding:
+class ParquetEncoding(SelfContainedEncoding):
     """Label maps as Parquet files that hold their samples; see `encodings.StoreEncoding`."""
 
     name = spec.ENCODING_PARQUET
-    manifest_file = f"{spec.JOURNAL_DIR}/manifest.json"
-    samples_file = f"{spec.JOURNAL_DIR}/{spec.SAMPLES_FILE}"
-    is_self_contained = True
 
-    def manifest_document(self, manifest: Manifest) -> bytes:
-        """Return the file that holds the manifest."""
-        return canonical_json(manifest.to_dict())
-
-    def parse_manifest(self, data: bytes) -> Manifest:
-        """Return the manifest in the file that holds it."""
-        try:
-            document = read_json(data)
-        except ValueError as error:
-            raise FormatError(f"store file {self.manifest_file!r}: {error}; restore it") from error
-        if not isinstance(document, Mapping):
-            raise FormatError(
-                f"store file {self.manifest_file!r}: the manifest is {type(document).__name__}, expected an object"
-            )
-        return Manifest.from_dict(document)
-
-    def fixed_files(self, manifest: Manifest) -> dict[str, bytes]:
-        """Return none: each file describes itself."""
-        del manifest
-        return {}
-
-    def files_of_part(self, manifest: Manifest, part: int) -> dict[str, str | None]:
-        """Return the one file."""
-        return {part_file(manifest, part): None}
+    def __init__(self) -> None:
+        super().__init__(_SUFFIX)
 
     def encode_part(
         self, manifest: Manifest, part: int, arrays: Arrays, samples: pa.Table
@@ -198,15 +172,6 @@ class ParquetEncoding:
         """Return the size of a file without rows, which holds the manifest."""
         empty = {name: array.empty(0) for name, array in array_specs(manifest).items()}
         return len(encode_table(manifest, empty, SCHEMA.empty_table()))
-
-    def folders(self, manifest: Manifest) -> list[str]:
-        """Return the store itself."""
-        del manifest
-        return [""]
-
-    def is_ours(self, name: str) -> bool:
-        """Tell whether a file or folder of this name may lie at the top of a store."""
-        return _FILE.fullmatch(name) is not None
 
     def open_shards(
         self, files: StoreFiles, manifest: Manifest, entries: Mapping[str, FileEntry] | None
