@@ -15,6 +15,7 @@ from relabel_store.convert.source import LabelSource
 from relabel_store.convert.target import LabelTarget
 from relabel_store.convert.workers import each_part
 from relabel_store.errors import SettingsChangedError, TargetExistsError
+from relabel_store.store.disk import explaining
 from relabel_store.store.journal import BadImage
 from relabel_store.store.local_files import create_file, sync_directory
 from relabel_store.store.locks import hold_lock
@@ -57,11 +58,12 @@ def convert_into_files(
     EngineError
         A worker was killed.
     """
-    _require_free(path)
     workshop = path.with_name(f".{path.name}.converting")
+    if workshop.is_dir() and path.exists() and not (workshop / _CONTENT).exists():
+        return _clear_up(source, form, workshop, path)
+    _require_free(path)
     was_there = workshop.exists()
-    busy = f"output {str(path)!r}: another process is converting into it; wait for it, or choose another path"
-    with hold_lock(workshop / "lock", busy=busy):
+    with explaining(f"output {str(path)!r}"), hold_lock(workshop / "lock", busy=_busy(path)):
         _require_free(path)
         try:
             _require_same_conversion(source, form, workshop, path)
@@ -73,8 +75,42 @@ def convert_into_files(
             raise
         (workshop / _CONTENT).rename(path)
         sync_directory(path.parent)
-        shutil.rmtree(workshop)
+        _remove_workshop(workshop)
     return without_label
+
+
+def _clear_up(source: LabelSource, form: str, workshop: Path, path: Path) -> list[BadImage]:
+    """Remove what is left of an attempt that was stopped when everything was in place; return rows without a label.
+
+    Raises
+    ------
+    TargetExistsError
+        What is in place was made from other labels, or nothing says from which.
+    """
+    with explaining(f"output {str(path)!r}"), hold_lock(workshop / "lock", busy=_busy(path)):
+        file = workshop / _IDENTITY_FILE
+        is_ours = file.exists() and file.read_bytes() == _identity(source, form)
+        _remove_workshop(workshop)
+    if not is_ours:
+        _require_free(path)
+    return [bad for part in range(source.manifest.num_parts) for bad in source.read_part(part).bad_images]
+
+
+def _remove_workshop(workshop: Path) -> None:
+    """Remove it, last what says whose it was."""
+    for leftover in workshop.iterdir():
+        if leftover.name not in (_IDENTITY_FILE, "lock"):
+            _remove(leftover)
+    (workshop / _IDENTITY_FILE).unlink(missing_ok=True)
+    shutil.rmtree(workshop)
+
+
+def _busy(path: Path) -> str:
+    return f"output {str(path)!r}: another process is converting into it; wait for it, or choose another path"
+
+
+def _identity(source: LabelSource, form: str) -> bytes:
+    return digest_of(canonical_json({"form": form, "manifest": source.manifest.to_dict()})).encode()
 
 
 def _require_free(path: Path) -> None:
@@ -89,7 +125,7 @@ def _require_free(path: Path) -> None:
 
 
 def _require_same_conversion(source: LabelSource, form: str, workshop: Path, path: Path) -> None:
-    identity = digest_of(canonical_json({"form": form, "manifest": source.manifest.to_dict()})).encode()
+    identity = _identity(source, form)
     file = workshop / _IDENTITY_FILE
     if not create_file(file, identity) and file.read_bytes() != identity:
         raise SettingsChangedError(

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -282,9 +282,7 @@ def _make_entry(store: EncodedStore, entry: Path) -> MaterializedStore:
 
 def _write_entry(store: EncodedStore, directory: Path) -> None:
     specs = array_specs(store.manifest)
-    writers = {
-        name: _ArrayWriter(directory / f"{name}.npy", spec.shape, spec.dtype) for name, spec in specs.items()
-    }
+    writers: dict[str, _ArrayWriter] = {}
     own = threading.local()  # room for a part, of each thread
 
     def copy(part: int) -> None:
@@ -296,11 +294,11 @@ def _write_entry(store: EncodedStore, directory: Path) -> None:
         for name, writer in writers.items():
             writer.put(rows, found[name])
 
-    try:
+    with contextlib.ExitStack() as opened:
+        for name, spec in specs.items():
+            file = opened.enter_context((directory / f"{name}.npy").open("wb"))
+            writers[name] = _ArrayWriter(file, spec.shape, spec.dtype)
         for_each_part(store, copy)
-    finally:
-        for writer in writers.values():
-            writer.close()
     samples = store.samples.cast(SCHEMA).combine_chunks()
     with pa.OSFile(str(directory / _SAMPLES_FILE), "wb") as file, pa.ipc.new_file(file, SCHEMA) as ipc:
         for batch in samples.to_batches():
@@ -329,9 +327,9 @@ class _ArrayWriter:
     Not through a memory map: there a full disk ends the process rather than raise.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.checksums: dict[str, int] = {}  # by first row: CRC-32 of what was put there
-        self._file = path.open("wb")
+        self._file = file
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         self._file.flush()
@@ -346,9 +344,6 @@ class _ArrayWriter:
         while data:
             written = os.pwrite(self._file.fileno(), data, offset)
             data, offset = data[written:], offset + written
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

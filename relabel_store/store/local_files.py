@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import uuid
@@ -11,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from relabel_store.errors import NotEnoughSpaceError, TargetExistsError
+from relabel_store.errors import TargetExistsError
+from relabel_store.store.disk import explaining
 from relabel_store.store.files import FileEntry, FileStamp
 
 PARTIAL_SUFFIX = ".partial"
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,12 @@ class LocalFiles:
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; those that are not there are no error."""
         paths = [self.path / name for name in names]
-        for path in paths:
-            path.unlink(missing_ok=True)
-        for folder in dict.fromkeys(path.parent for path in paths):
-            if folder.is_dir():
-                sync_directory(folder)
+        with explaining(f"removing files below {str(self.path)!r}"):
+            for path in paths:
+                path.unlink(missing_ok=True)
+            for folder in dict.fromkeys(path.parent for path in paths):
+                if folder.is_dir():
+                    sync_directory(folder)
 
     def remove_folder(self, folder: str) -> None:
         """Remove every file below a folder, and the folder."""
@@ -144,23 +144,18 @@ def create_file(path: Path, data: bytes) -> bool:
 @contextlib.contextmanager
 def _partial_file(path: Path, data: bytes) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    try:
-        _make_directory(path.parent)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield partial
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise NotEnoughSpaceError(
-                f"writing {path.name!r} ({len(data)} bytes): {error.strerror}; "
-                "free some space and run the same command again"
-            ) from error
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    with explaining(f"writing {path.name!r} ({len(data)} bytes)"):
+        try:
+            _make_directory(path.parent)
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+        finally:
+            with contextlib.suppress(PermissionError, OSError):  # says less than what came before
+                partial.unlink(missing_ok=True)
+        sync_directory(path.parent)
 
 
 def _make_directory(path: Path) -> None:
@@ -188,5 +183,6 @@ def sync_file(path: Path) -> None:
 
 def remove_partials(root: Path) -> None:
     """Remove what writers that were killed left below a directory."""
-    for leftover in root.rglob(f".*{PARTIAL_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+    with explaining(f"removing files below {str(root)!r}"):
+        for leftover in root.rglob(f".*{PARTIAL_SUFFIX}"):
+            leftover.unlink(missing_ok=True)

@@ -7,24 +7,30 @@ from typing import Any
 
 import pytest
 
-from relabel_store.errors import UnknownEncodingError, UnsupportedVersionError
+from relabel_store import spec
+from relabel_store.errors import StoreNotFoundError, UnknownEncodingError, UnsupportedVersionError
+from relabel_store.testing.damage import Damage
 from relabel_store.validate.report import Report
 from relabel_store.validate.run import validate_store
 
 AMOUNTS = [
-    pytest.param((3, 251), id="sample"),
+    pytest.param((2, 307), id="sample"),
     pytest.param((None, 23), id="whole matrix", marks=pytest.mark.slow),
 ]
 
 
 def is_detected(path: Path, was: Report) -> bool:
-    """Tell whether the report of a store says more than that of the sound one, which may be that it is unfinished."""
+    """Tell whether the report of a store says something else than that of the sound one: that it is unfinished, perhaps."""
     try:
         report = validate_store(path)
-    except (UnknownEncodingError, UnsupportedVersionError):
+    except (StoreNotFoundError, UnknownEncodingError, UnsupportedVersionError):
         return True  # refused as a whole, and said why
-    before = {group.rule.id: group.count for group in was.groups}
-    return any(group.count > before.get(group.rule.id, 0) for group in report.groups)
+    return report.has_errors() and report.groups != was.groups
+
+
+def is_scratch(damage: Damage) -> bool:
+    """Tell whether only notes of a build in progress are hit, which are no part of a store."""
+    return all(name.startswith(f"{spec.RUNNING_DIR}/") for name in damage.files)
 
 
 @pytest.mark.parametrize("amount", AMOUNTS)
@@ -33,6 +39,7 @@ def test_every_damage_is_found(victim: Any, tmp_path: Path, amount: tuple[int | 
     missed = [
         str(damage)
         for damage in victim.damages(*amount)
-        if not damage.is_forged and not is_detected(victim.damaged(damage, tmp_path / "store"), sound)
+        if not (damage.is_forged or is_scratch(damage))
+        and not is_detected(victim.damaged(damage, tmp_path / "store"), sound)
     ]
     assert missed == []
