@@ -30,7 +30,7 @@ from relabel_store.errors import (
 )
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import Arrays, array_specs
-from relabel_store.store.decoded import DecodedStore, StoreFacts, for_each_part
+from relabel_store.store.decoded import DecodedStore, StoreFacts, decoded_size, for_each_part
 from relabel_store.store.encoded import EncodedStore
 from relabel_store.store.local_files import sync_directory, sync_file
 from relabel_store.store.location import is_url
@@ -249,9 +249,8 @@ def _open_entry(entry: Path, digest: str, *, verify: bool, log_level: int) -> Ma
 def _make_entry(store: EncodedStore, entry: Path) -> MaterializedStore:
     """Decode a store into an entry; the caller holds its lock."""
     _remove(entry)
-    specs = array_specs(store.manifest)
-    needed = sum(int(np.prod(spec.shape)) * spec.dtype.itemsize for spec in specs.values())
-    needed += _SAMPLE_BYTES * len(store)
+    samples = store.samples  # first: it shows that the store has so many rows
+    needed = decoded_size(store.manifest) + _SAMPLE_BYTES * len(samples)
     free = shutil.disk_usage(entry.parent).free
     if free < needed:
         raise NotEnoughSpaceError(

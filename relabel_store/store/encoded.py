@@ -17,7 +17,7 @@ from relabel_store import spec
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError
 from relabel_store.manifest import Manifest
 from relabel_store.store import samples as sample_tables
-from relabel_store.store.arrays import Arrays, array_specs
+from relabel_store.store.arrays import Arrays, array_specs, require_sane_chunks
 from relabel_store.store.begun import require_vouched
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.encodings import ENCODINGS, encoding_of, read_manifest
@@ -50,6 +50,7 @@ class EncodedStore(LabelStore):
         if self._completion is None:
             require_vouched(files, self._encoding.manifest_file)
         self._specs = array_specs(self.manifest)
+        require_sane_chunks(self.manifest)
         self._shards = self._encoding.open_shards(
             files, self.manifest, None if self._completion is None else self._completion.files
         )

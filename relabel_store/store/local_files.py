@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from relabel_store.errors import TargetExistsError
+from relabel_store.errors import FormatError, TargetExistsError
 from relabel_store.store.disk import explaining
-from relabel_store.store.files import FileEntry, FileStamp
+from relabel_store.store.files import FileEntry, FileStamp, require_plain_name
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -54,15 +54,15 @@ class LocalFiles:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, in place of the one of its name."""
-        write_file(self.path / name, data)
+        write_file(self._inside(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file only if there is none of its name; return whether it was written."""
-        return create_file(self.path / name, data)
+        return create_file(self._inside(name), data)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; those that are not there are no error."""
-        paths = [self.path / name for name in names]
+        paths = [self._inside(name) for name in names]
         with explaining(f"removing files below {str(self.path)!r}"):
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -70,9 +70,24 @@ class LocalFiles:
                 if folder.is_dir():
                     sync_directory(folder)
 
+    def _inside(self, name: str) -> Path:
+        """Return where a file is written or removed: below the store also after every link on the way.
+
+        Raises
+        ------
+        FormatError
+            It is elsewhere: in a store from strangers, to have others' files overwritten.
+        """
+        path = self.path / require_plain_name(name)
+        if not path.parent.resolve().is_relative_to(self.path.resolve()):
+            raise FormatError(
+                f"store file {name!r}: a link leads out of the store; nothing is written or removed there"
+            )
+        return path
+
     def remove_folder(self, folder: str) -> None:
         """Remove every file below a folder, and the folder."""
-        shutil.rmtree(self.path / folder, ignore_errors=True)
+        shutil.rmtree(self._inside(folder), ignore_errors=True)
 
     def listing(self, folder: str, *, deep: bool = False) -> dict[str, FileStamp]:
         """Return the files in a folder by name, sorted, or with `deep` also those in folders below it."""

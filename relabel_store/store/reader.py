@@ -179,10 +179,9 @@ class LabelStore(ABC):
         return self._index.row_of(sample_id)
 
     @cached_property
-    def _is_finished(self) -> NDArray[np.bool_]:
-        is_finished = np.zeros(self.manifest.num_parts, np.bool_)
-        is_finished[list(self._finished_parts)] = True
-        return is_finished
+    def _sorted_parts(self) -> NDArray[np.int64]:
+        """The finished parts. As many as there are records: a manifest may claim a million million parts."""
+        return np.array(sorted(self._finished_parts), np.int64)
 
     @cached_property
     def _bad_rows(self) -> NDArray[np.int64]:
@@ -201,7 +200,10 @@ class LabelStore(ABC):
     def has_labels(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell of each row whether it has a label: bool ``(n,)``."""
         at = np.asarray(rows, np.int64)
-        has: NDArray[np.bool_] = self._is_finished[at // self.manifest.layout.shard_rows]
+        parts, finished = at // self.manifest.layout.shard_rows, self._sorted_parts
+        places = np.searchsorted(finished, parts)
+        has: NDArray[np.bool_] = places < len(finished)
+        has[has] = finished[places[has]] == parts[has]
         if self.bad_images:
             has &= ~np.isin(at, self._bad_rows)
         return has

@@ -34,6 +34,7 @@ _BLOSC_LEVEL = 9
 # Of what is not waiting for a teacher.
 _FAST_ZSTD_LEVEL = 5
 _FAST_BLOSC_LEVEL = 3
+_KNOWN_CODECS = frozenset({"blosc", "bytes", "crc32c", "transpose", "zstd"})
 
 
 def cell_order(array: ArraySpec) -> tuple[int, ...]:
@@ -166,6 +167,9 @@ def decode_shard(array: ArraySpec, layout: Layout, data: bytes, rows: Array) -> 
         if offset + length > len(data):
             raise ValueError(f"chunk {chunk} of its shard lies past the end of the file, or is missing")
         shape = (layout.chunk_rows, *cells_outermost)
+        _require_declared(
+            array, "zstd" if array.is_rounded else "blosc", memoryview(data)[offset : offset + length], shape
+        )
         raw = _decompress(array, memoryview(data)[offset : offset + length - 4], math.prod(shape))
         stored = np.frombuffer(raw, array.dtype).reshape(shape).transpose(back)
         rows[start : start + layout.chunk_rows] = stored[: len(rows) - start]
@@ -203,12 +207,61 @@ def _has_checksum(data: bytes | memoryview) -> bool:
     return bool(google_crc32c.value(bytes(data[:-4])) == int.from_bytes(data[-4:], "little"))
 
 
+def _require_declared(array: ArraySpec, compressor: str, chunk: memoryview, shape: tuple[int, ...]) -> None:
+    """Refuse what would unfold into more than a chunk."""
+    expected = math.prod(shape) * array.dtype.itemsize
+    found = declared_size(compressor, chunk)
+    if found != expected:
+        raise ValueError(f"a chunk says that it unfolds into {found} bytes, expected {expected}")
+
+
 def _decompress(array: ArraySpec, data: memoryview, n_values: int) -> bytes:
     if array.is_rounded:
         raw: bytes = pa.Codec("zstd").decompress(data, n_values * array.dtype.itemsize, asbytes=True)
     else:
         raw = blosc.decompress(bytes(data))
     return raw
+
+
+def require_known_codecs(data: bytes, file: str) -> None:
+    """Check that an array is encoded as the format allows: Zarr would load any codec of any installed package.
+
+    Raises
+    ------
+    FormatError
+        It is not.
+    """
+    try:
+        sharding = read_json(data)["codecs"]
+        (inside,) = [codec["configuration"] for codec in sharding if codec["name"] == "sharding_indexed"]
+        found = [codec["name"] for codec in inside["codecs"]]
+        index = [codec["name"] for codec in inside["index_codecs"]]
+        is_known = len(sharding) == 1 and _KNOWN_CODECS.issuperset(found) and index == ["bytes", "crc32c"]
+    except (ValueError, KeyError, TypeError):
+        is_known = False
+    if not is_known:
+        raise FormatError(
+            f"store file {file!r}: encoded in another way than shards of {', '.join(sorted(_KNOWN_CODECS))}"
+        )
+
+
+def declared_size(compressor: str, chunk: bytes | memoryview) -> int | None:
+    """Return how many bytes a compressed chunk says it will be, None where it does not say."""
+    head = bytes(chunk[:18])
+    if compressor == "blosc":
+        return int.from_bytes(head[4:8], "little") if len(head) >= 16 else None
+    if compressor != "zstd":
+        return len(chunk)
+    # RFC 8878, 3.1.1.1: the frame header.
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    flags = head[4]
+    is_single, width = bool(flags & 0x20), (0, 2, 4, 8)[flags >> 6]
+    width = 1 if is_single and not width else width
+    start = 5 + (0 if is_single else 1) + (0, 1, 2, 4)[flags & 3]
+    if not width or len(head) < start + width:
+        return None
+    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
 
 
 class ZarrEncoding:
@@ -286,12 +339,17 @@ class ZarrArrays:
         self._entries = entries
         self._documents: dict[str, bytes] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._plain: set[tuple[str, int]] = set()  # shards whose chunks unfold into what they should
 
     def read_rows(self, part: int, rows: range, fetch: Callable[[str], Path | bytes]) -> Arrays:
         """Return neighbouring rows of a part; see `encodings.Shards`."""
         found: Arrays = {}
         for name, array in self.specs.items():
             source = fetch(shard_path(array, part))
+            if not isinstance(source, bytes) and (name, part) not in self._plain:
+                self._document(name)
+                self._require_plain_chunks(name, shard_path(array, part), source.read_bytes())
+                self._plain.add((name, part))
             found[name] = (
                 self.read_from(name, rows, source) if isinstance(source, bytes) else self.read(name, rows)
             )
@@ -330,7 +388,9 @@ class ZarrArrays:
             As for `read`.
         """
         shard = shard_path(self.specs[name], rows.start // self._manifest.layout.shard_rows)
-        memory = {shard: data, f"{name}/{spec.GROUP_FILE}": self._document(name)}
+        document = self._document(name)
+        self._require_plain_chunks(name, shard, data)
+        memory = {shard: data, f"{name}/{spec.GROUP_FILE}": document}
         buffers: dict[str, Buffer] = {file: cpu.Buffer.from_bytes(data) for file, data in memory.items()}
         return self._read(name, self._open(name, MemoryStore(buffers, read_only=True)), rows)
 
@@ -371,6 +431,31 @@ class ZarrArrays:
                 "restore it or build its part again"
             ) from error
 
+    def _require_plain_chunks(self, name: str, shard: str, data: bytes) -> None:
+        """Check what each chunk of a shard says that it unfolds into, before Zarr believes it."""
+        array, layout = self.specs[name], self._manifest.layout
+        codecs = read_json(self._document(name))["codecs"][0]["configuration"]["codecs"]
+        compressors = [codec["name"] for codec in codecs if codec["name"] in ("zstd", "blosc")]
+        n_chunks = layout.shard_rows // layout.chunk_rows
+        shape = (layout.chunk_rows, *array.row_shape)
+        try:
+            if len(compressors) > 1:
+                raise ValueError("compressed more than once")
+            index = np.frombuffer(data, "<u8", 2 * n_chunks, len(data) - 16 * n_chunks - 4).reshape(
+                n_chunks, 2
+            )
+            for offset, length in index.tolist():
+                if compressors and offset + length <= len(
+                    data
+                ):  # Zarr refuses others, and leaves out what is not there
+                    _require_declared(
+                        array, compressors[0], memoryview(data)[offset : offset + length], shape
+                    )
+        except ValueError as error:
+            raise DamagedFileError(
+                f"store file {shard!r}: cannot be decoded ({error}); restore it or build its part again"
+            ) from error
+
     def _is_encoded_as_ours(self, name: str) -> bool:
         """Tell whether an array has the codecs that this release writes; the format allows others."""
         document = read_json(self._document(name))
@@ -389,7 +474,9 @@ class ZarrArrays:
 
     def _read_document(self, file: str, name: str) -> bytes:
         if self._entries is not None:
-            return read_verified(self._files, file, entry_of(self._entries, file))
+            data = read_verified(self._files, file, entry_of(self._entries, file))
+            require_known_codecs(data, file)
+            return data
         # Nothing is recorded of it yet, and one number in it swaps the rows and columns of every map.
         try:
             data = self._files.read(file)
