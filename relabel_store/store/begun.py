@@ -40,6 +40,18 @@ def vouch_for(files: StoreFiles, entries: Mapping[str, FileEntry]) -> None:
     files.write(spec.BEGUN_FILE, _to_bytes(vouched))
 
 
+def write_unless_vouched(files: StoreFiles, name: str, data: bytes) -> None:
+    """Write a file that a build begins with, unless another host has gone on with what is there.
+
+    It may even have finished the store: the file is then what it was replaced by, and what is recorded here is gone.
+    """
+    if files.create(name, data) or files.size(spec.COMPLETE_FILE) is not None:
+        return
+    vouched = (read_begun(files) or {}).get(name, ())
+    if vouched and not set(_present(files, name)) & set(vouched):
+        files.write(name, data)
+
+
 def _present(files: StoreFiles, name: str) -> tuple[FileEntry, ...]:
     try:
         return (files.entry(name),)

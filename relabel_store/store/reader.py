@@ -224,7 +224,8 @@ class LabelStore(ABC):
 
     def __iter__(self) -> Iterator[LabelMap]:
         """Yield the label maps of all rows that have one, in row order."""
-        return (self[row] for row in range(len(self)) if self.has_label(row))
+        rows = (row for part in self._sorted_parts.tolist() for row in self.manifest.rows_of_part(part))
+        return (self[row] for row in rows if self.has_label(row))
 
     def read_rows(self, rows: ArrayLike | Iterable[int]) -> LabelMaps:
         """Return the label maps of many rows, in the order asked; each chunk is decoded once.

@@ -21,7 +21,7 @@ from relabel_store.labels.topk import IndexArray, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.arrays import Arrays, array_specs
-from relabel_store.store.begun import claim, require_vouched, vouch_for
+from relabel_store.store.begun import claim, require_vouched, vouch_for, write_unless_vouched
 from relabel_store.store.commit import commit_part, files_of, read_part, settle
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.encoded import EncodedStore
@@ -183,11 +183,16 @@ class StoreWriter:
             encoding.samples_file: FileEntry.of_bytes(table),
         }
         files.require_creation()
-        claim(files, begun)
-        files.write(encoding.samples_file, table)
-        for name, data in encoding.fixed_files(manifest).items():
-            files.write(name, data)
-        files.create(encoding.manifest_file, document)
+        try:
+            claim(files, begun)
+            write_unless_vouched(files, encoding.samples_file, table)
+            for name, data in encoding.fixed_files(manifest).items():
+                files.write(name, data)
+            files.create(encoding.manifest_file, document)
+        except FileNotFoundError:
+            # Another host finished the store meanwhile and swept our half-written file away.
+            if not is_store(files):
+                raise
         return cls.resume(files)
 
     @classmethod

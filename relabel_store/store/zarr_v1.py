@@ -424,7 +424,7 @@ class ZarrArrays:
     def _read(self, name: str, array: zarr.Array[Any], rows: range) -> Array:
         try:
             return np.ascontiguousarray(array[rows.start : rows.stop])
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # of any kind, for codecs that were made to fit nothing
             shard = shard_path(self.specs[name], rows.start // self._manifest.layout.shard_rows)
             raise DamagedFileError(
                 f"store file {shard!r}: rows {rows.start} to {rows.stop} cannot be decoded ({error}); "
@@ -462,7 +462,12 @@ class ZarrArrays:
         return bool(document["codecs"] == array_documents(self._manifest)[name]["codecs"])
 
     def _open(self, name: str, store: LocalStore | MemoryStore) -> zarr.Array[Any]:
-        array = zarr.open_array(store, path=name, mode="r", zarr_format=3)
+        try:
+            array = zarr.open_array(store, path=name, mode="r", zarr_format=3)
+        except Exception as error:  # of any kind, for a document that was made to be none
+            raise FormatError(
+                f"store file {f'{name}/{spec.GROUP_FILE}'!r}: no array that Zarr opens ({error}); restore it"
+            ) from error
         self._require_expected(self.specs[name], array)
         return array
 

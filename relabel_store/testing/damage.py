@@ -146,7 +146,7 @@ def _of_journal(store: Path) -> Iterator[Damage]:
 
 
 def _of_manifest(store: Path) -> Iterator[Damage]:
-    name, find = _place_of_manifest(store)
+    name, find = manifest_place(store)
     document = json.loads((store / name).read_bytes())
     for path, value in _other_documents(find(document)):
 
@@ -189,7 +189,8 @@ def _of_completion(store: Path) -> Iterator[Damage]:
     del manifest  # its fields are edited by themselves
 
 
-def _place_of_manifest(store: Path) -> tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+def manifest_place(store: Path) -> tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Return the JSON file that holds the manifest of a store, and what finds it in there."""
     completion = store / spec.COMPLETE_FILE
     if completion.exists() and "manifest" in json.loads(completion.read_bytes()):
         return spec.COMPLETE_FILE, lambda document: document["manifest"]

@@ -20,7 +20,7 @@ AMOUNTS = [
 
 
 def is_detected(path: Path, was: Report) -> bool:
-    """Tell whether the report of a store says something else than that of the sound one: that it is unfinished, perhaps."""
+    """Tell whether the report of a store says something else than that of the sound one, which may be unfinished."""
     try:
         report = validate_store(path)
     except (StoreNotFoundError, UnknownEncodingError, UnsupportedVersionError):
