@@ -1,10 +1,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SECONDS ?= 60
 ENV_MADE := $(VENV)/.made
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-frameworks test-tensorflow test-dali test-wheel lint format docs clean
+.PHONY: help env demo test test-all test-frameworks test-tensorflow test-dali test-wheel fuzz lint format docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -54,6 +55,10 @@ test-wheel: env  ## The suite on the built wheel instead of the checkout
 	$(BIN)/uv build --quiet --wheel --out-dir build/wheel
 	$(BIN)/python -m zipfile -e build/wheel/*.whl build/wheel/site
 	PYTHONPATH=build/wheel/site $(BIN)/python -P -m pytest -m 'not slow and not gpu and not network'
+
+fuzz: env  ## Feed made-up files to whatever parses files of strangers, a minute each (SECONDS=60)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -P fuzz/run.py --seconds $(SECONDS)
 
 format: env  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -14,8 +14,9 @@
     ├── NoLabelError                (LookupError)        the row exists and has no label
     ├── OptionError                 (ValueError)         an option that is out of range
     ├── UnfinishedStoreError        (ValueError)         a store that has to be finished for this
-    ├── CacheError                  (OSError)            a cache directory that cannot be used
     ├── NotEnoughSpaceError         (OSError)            the disk is too small for what was asked
+    ├── NotWritableError            (OSError)            a place where nothing may be written
+    │   └── CacheError                                   a cache directory that cannot be used
     ├── ObjectStoreError            (OSError)            an object store that cannot be reached, or refuses
     ├── BoxError                    (ValueError)         a crop box that encloses no part of an image
     ├── CropError                   (ValueError)         a transform whose crop cannot be followed
@@ -70,6 +71,7 @@ __all__ = [
     "NoLabelError",
     "NonFiniteLogitsError",
     "NotEnoughSpaceError",
+    "NotWritableError",
     "ObjectStoreError",
     "OptionError",
     "RelabelStoreError",
@@ -136,12 +138,16 @@ class UnfinishedStoreError(RelabelStoreError, ValueError):
     """A store that has to be finished for what was asked."""
 
 
-class CacheError(RelabelStoreError, OSError):
-    """A cache directory that cannot be used."""
-
-
 class NotEnoughSpaceError(RelabelStoreError, OSError):
     """The disk has no room for what was asked."""
+
+
+class NotWritableError(RelabelStoreError, OSError):
+    """A place that is read-only, or that this user may not write to."""
+
+
+class CacheError(NotWritableError):
+    """A cache directory that cannot be used."""
 
 
 class ObjectStoreError(RelabelStoreError, OSError):

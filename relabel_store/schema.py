@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
+from itertools import islice
 from typing import Any
 
+_MOST_ERRORS = 1000  # each takes some kilobytes, and a small document can hold millions
 SCHEMAS_PACKAGE = "relabel_store.schemas"
 
 
@@ -43,7 +45,7 @@ def _validator(name: str) -> Any:
 
 
 def schema_errors(document: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Yield one line for each place where a document breaks a schema, in document order."""
-    errors = _validator(name).iter_errors(document)
+    """Yield one line for each place where a document breaks a schema, in document order; the first thousand."""
+    errors = islice(_validator(name).iter_errors(document), _MOST_ERRORS)
     for error in sorted(errors, key=lambda error: [str(step) for step in error.absolute_path]):
         yield f"{error.json_path}: {error.message[:300]}"

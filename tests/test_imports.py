@@ -29,6 +29,7 @@ LAYERS = (
     {"errors"},
 )
 TESTING_BELOW = {
+    "testing",
     "store",
     "labels",
     "manifest",

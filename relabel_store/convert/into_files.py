@@ -17,8 +17,9 @@ from relabel_store.convert.target import LabelTarget
 from relabel_store.convert.workers import each_part
 from relabel_store.errors import SettingsChangedError, TargetExistsError
 from relabel_store.manifest import Encoding, Manifest
+from relabel_store.store.disk import explaining
 from relabel_store.store.journal import BadImage
-from relabel_store.store.local_files import create_file, sync_directory, telling_of_full_disks
+from relabel_store.store.local_files import create_file, sync_directory
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.samples import with_facts
 from relabel_store.store.statistics import Counts
@@ -77,11 +78,12 @@ def convert_into_files(
     EngineError
         A worker was killed.
     """
-    _require_free(path)
     workshop = path.with_name(f".{path.name}.converting")
+    if workshop.is_dir() and path.exists() and not (workshop / _CONTENT).exists():
+        return _clear_up(source, form, workshop, path)
+    _require_free(path)
     was_there = workshop.exists()
-    busy = f"output {str(path)!r}: another process is converting into it; wait for it, or choose another path"
-    with hold_lock(workshop / "lock", busy=busy):
+    with explaining(f"output {str(path)!r}"), hold_lock(workshop / "lock", busy=_busy(path)):
         _require_free(path)
         try:
             _require_same_conversion(source, form, workshop, path)
@@ -93,8 +95,43 @@ def convert_into_files(
             raise
         (workshop / _CONTENT).rename(path)
         sync_directory(path.parent)
-        shutil.rmtree(workshop)
+        _remove_workshop(workshop)
     return outcome
+
+
+def _clear_up(source: LabelSource, form: str, workshop: Path, path: Path) -> Outcome:
+    """Remove what is left of an attempt that was stopped when everything was in place; return what it had to say.
+
+    Raises
+    ------
+    TargetExistsError
+        What is in place was made from other labels, or nothing says from which.
+    """
+    with explaining(f"output {str(path)!r}"), hold_lock(workshop / "lock", busy=_busy(path)):
+        file = workshop / _IDENTITY_FILE
+        is_ours = file.exists() and file.read_bytes() == _identity(source, form)
+        _remove_workshop(workshop)
+    if not is_ours:
+        _require_free(path)
+    parts = range(source.manifest.num_parts)
+    return Outcome([bad for part in parts for bad in source.read_part(part).bad_images], notes=())
+
+
+def _remove_workshop(workshop: Path) -> None:
+    """Remove it, last what says whose it was."""
+    for leftover in workshop.iterdir():
+        if leftover.name not in (_IDENTITY_FILE, "lock"):
+            _remove(leftover)
+    (workshop / _IDENTITY_FILE).unlink(missing_ok=True)
+    shutil.rmtree(workshop)
+
+
+def _busy(path: Path) -> str:
+    return f"output {str(path)!r}: another process is converting into it; wait for it, or choose another path"
+
+
+def _identity(source: LabelSource, form: str) -> bytes:
+    return digest_of(canonical_json({"form": form, "manifest": source.manifest.to_dict()})).encode()
 
 
 def _require_free(path: Path) -> None:
@@ -109,7 +146,7 @@ def _require_free(path: Path) -> None:
 
 
 def _require_same_conversion(source: LabelSource, form: str, workshop: Path, path: Path) -> None:
-    identity = digest_of(canonical_json({"form": form, "manifest": source.manifest.to_dict()})).encode()
+    identity = _identity(source, form)
     file = workshop / _IDENTITY_FILE
     if not create_file(file, identity) and file.read_bytes() != identity:
         raise SettingsChangedError(
@@ -132,12 +169,12 @@ def _write(
     missing = [part for part in parts if not write_part.marker(part).exists()]
     left = sum(len(manifest.rows_of_part(part)) for part in missing)
     observer.on_start(manifest.num_samples, manifest.num_samples - left)
-    with telling_of_full_disks(workshop.name):
+    with explaining(f"writing {workshop.name!r}"):
         notes = tuple(target.begin(source))
     for written in each_part(write_part, missing, workers):
         observer.on_part(written)
     records = [write_part.read_marker(part) for part in parts]
-    with telling_of_full_disks(workshop.name):
+    with explaining(f"writing {workshop.name!r}"):
         target.finish(_completed(manifest, records))
     return Outcome([bad for record in records for bad in record.without_label], notes)
 
@@ -202,7 +239,7 @@ class _WritePart:
         require_fitting(manifest, part, labels)
         planned = self._samples.slice(rows.start, len(rows))
         samples = with_facts(planned, {0: labels.facts}, max(len(rows), 1))
-        with telling_of_full_disks(spec.part_name(part)):
+        with explaining(f"writing {spec.part_name(part)!r}"):
             self._target.write_part(manifest, part, samples, labels)
         counts = count_labels(manifest, labels.arrays, labels.is_labelled, samples)
         record = _Record(list(labels.bad_images), labels.exif_oriented, counts)

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relabel_store import spec
+from relabel_store.errors import FormatError
 from relabel_store.manifest import AbsentRule, Manifest
 
+MAX_CHUNK_BYTES = 2**30  # 256 rows of 15 x 15 x 5 take a thousandth of it
 Array = NDArray[np.generic]
 Arrays = dict[str, NDArray[Any]]
 
@@ -53,6 +55,24 @@ class ArraySpec:
     def full(self, rows: int) -> NDArray[Any]:
         """Return some rows without labels."""
         return np.full((rows, *self.row_shape), self.fill_value, self.dtype)
+
+
+def require_sane_chunks(manifest: Manifest) -> None:
+    """Check that a chunk fits into memory, whatever the shapes that a manifest claims.
+
+    Raises
+    ------
+    FormatError
+        It does not.
+    """
+    label_map = manifest.label_map
+    values = manifest.layout.chunk_rows * label_map.k * label_map.grid[0] * label_map.grid[1]
+    size_bytes = values * spec.indices_dtype(label_map.num_classes).itemsize
+    if size_bytes > MAX_CHUNK_BYTES:
+        raise FormatError(
+            f"manifest of {manifest.name!r}: a chunk of {manifest.layout.chunk_rows} rows takes {size_bytes:.1e} B, "
+            f"expected at most {MAX_CHUNK_BYTES}; whoever made the store has to choose smaller chunks"
+        )
 
 
 def array_specs(manifest: Manifest) -> dict[str, ArraySpec]:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ from relabel_store.errors import (
 )
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import Arrays, array_specs
-from relabel_store.store.decoded import DecodedStore, StoreFacts, for_each_part
+from relabel_store.store.decoded import DecodedStore, StoreFacts, decoded_size, for_each_part
 from relabel_store.store.encoded import EncodedStore
 from relabel_store.store.local_files import sync_directory, sync_file
 from relabel_store.store.location import is_url
@@ -249,9 +249,8 @@ def _open_entry(entry: Path, digest: str, *, verify: bool, log_level: int) -> Ma
 def _make_entry(store: EncodedStore, entry: Path) -> MaterializedStore:
     """Decode a store into an entry; the caller holds its lock."""
     _remove(entry)
-    specs = array_specs(store.manifest)
-    needed = sum(int(np.prod(spec.shape)) * spec.dtype.itemsize for spec in specs.values())
-    needed += _SAMPLE_BYTES * len(store)
+    samples = store.samples  # first: it shows that the store has so many rows
+    needed = decoded_size(store.manifest) + _SAMPLE_BYTES * len(samples)
     free = shutil.disk_usage(entry.parent).free
     if free < needed:
         raise NotEnoughSpaceError(
@@ -282,9 +281,7 @@ def _make_entry(store: EncodedStore, entry: Path) -> MaterializedStore:
 
 def _write_entry(store: EncodedStore, directory: Path) -> None:
     specs = array_specs(store.manifest)
-    writers = {
-        name: _ArrayWriter(directory / f"{name}.npy", spec.shape, spec.dtype) for name, spec in specs.items()
-    }
+    writers: dict[str, _ArrayWriter] = {}
     own = threading.local()  # room for a part, of each thread
 
     def copy(part: int) -> None:
@@ -296,11 +293,11 @@ def _write_entry(store: EncodedStore, directory: Path) -> None:
         for name, writer in writers.items():
             writer.put(rows, found[name])
 
-    try:
+    with contextlib.ExitStack() as opened:
+        for name, spec in specs.items():
+            file = opened.enter_context((directory / f"{name}.npy").open("wb"))
+            writers[name] = _ArrayWriter(file, spec.shape, spec.dtype)
         for_each_part(store, copy)
-    finally:
-        for writer in writers.values():
-            writer.close()
     samples = store.samples.cast(SCHEMA).combine_chunks()
     with pa.OSFile(str(directory / _SAMPLES_FILE), "wb") as file, pa.ipc.new_file(file, SCHEMA) as ipc:
         for batch in samples.to_batches():
@@ -329,9 +326,9 @@ class _ArrayWriter:
     Not through a memory map: there a full disk ends the process rather than raise.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.checksums: dict[str, int] = {}  # by first row: CRC-32 of what was put there
-        self._file = path.open("wb")
+        self._file = file
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         self._file.flush()
@@ -346,9 +343,6 @@ class _ArrayWriter:
         while data:
             written = os.pwrite(self._file.fileno(), data, offset)
             data, offset = data[written:], offset + written
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

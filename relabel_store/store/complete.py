@@ -9,7 +9,7 @@ from typing import Any
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
 from relabel_store.errors import DamagedFileError, UnsupportedVersionError
-from relabel_store.store.files import FileEntry, StoreFiles
+from relabel_store.store.files import FileEntry, StoreFiles, require_plain_name
 from relabel_store.store.journal import PartRecord
 
 
@@ -58,7 +58,10 @@ class Completion:
                 raise DamagedFileError(
                     f"store file {name!r}: its digest is not that of its content; restore it from a copy"
                 )
-            files = {str(name): FileEntry.from_json(entry) for name, entry in document["files"].items()}
+            files = {
+                require_plain_name(name): FileEntry.from_json(entry)
+                for name, entry in document["files"].items()
+            }
             parts = [PartRecord.from_json(part) for part in document["parts"]]
             manifest = document.get("manifest")
             if not isinstance(manifest, Mapping | None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from relabel_store.errors import NotEnoughSpaceError
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import Arrays, array_specs
 from relabel_store.store.encoded import EncodedStore
@@ -93,6 +95,8 @@ class DecodedStore(LabelStore):
 
 def load_store(store: EncodedStore) -> DecodedStore:
     """Return a store wholly in memory."""
+    samples = store.samples  # first: it shows that the store has so many rows
+    _require_memory(store)
     arrays: Arrays = {name: array.empty(len(store)) for name, array in array_specs(store.manifest).items()}
 
     def decode(part: int) -> None:
@@ -100,7 +104,28 @@ def load_store(store: EncodedStore) -> DecodedStore:
         store.decode_part(part, {name: array[rows.start : rows.stop] for name, array in arrays.items()})
 
     for_each_part(store, decode)
-    return DecodedStore(StoreFacts.of(store), store.samples, arrays)
+    return DecodedStore(StoreFacts.of(store), samples, arrays)
+
+
+def decoded_size(manifest: Manifest) -> int:
+    """Return the size of all arrays of a store, decoded."""
+    return sum(math.prod(array.shape) * array.dtype.itemsize for array in array_specs(manifest).values())
+
+
+def _require_memory(store: EncodedStore) -> None:
+    needed, there = decoded_size(store.manifest), _memory_bytes()
+    if there is not None and needed > there:
+        raise NotEnoughSpaceError(
+            f"store {store.location!r}: takes {needed / 1e9:.1f} GB decoded, expected at most the {there / 1e9:.1f} GB "
+            "of memory of this machine; use store.materialize(), which keeps it on disk"
+        )
+
+
+def _memory_bytes() -> int | None:
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def for_each_part(store: EncodedStore, decode: Callable[[int], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from relabel_store import spec
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError
 from relabel_store.manifest import Manifest
 from relabel_store.store import samples as sample_tables
-from relabel_store.store.arrays import Arrays, array_specs
+from relabel_store.store.arrays import Arrays, array_specs, require_sane_chunks
+from relabel_store.store.begun import require_vouched
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.encodings import ENCODINGS, encoding_of, read_manifest
 from relabel_store.store.files import (
@@ -46,7 +47,10 @@ class EncodedStore(LabelStore):
         if self._completion is not None:
             _require_all_parts(self._completion, self.manifest)
         self._encoding = encoding_of(self.manifest)
+        if self._completion is None:
+            require_vouched(files, self._encoding.manifest_file)
         self._specs = array_specs(self.manifest)
+        require_sane_chunks(self.manifest)
         self._shards = self._encoding.open_shards(
             files, self.manifest, None if self._completion is None else self._completion.files
         )
@@ -54,6 +58,7 @@ class EncodedStore(LabelStore):
         self._verified: set[str] = set()
         self._chunks: OrderedDict[int, Arrays] = OrderedDict()
         self._held: OrderedDict[str, bytes] = OrderedDict()
+        self._part_indexes: dict[int, SampleIndex] = {}  # of parts that hold their samples
 
     def __reduce__(self) -> tuple[type[EncodedStore], tuple[StoreFiles]]:
         return EncodedStore, (self.files,)
@@ -98,7 +103,7 @@ class EncodedStore(LabelStore):
         if self._are_samples_in_parts:
             pieces = [self._samples_of_part(part) for part in sorted(self.parts)]
             return pa.concat_tables(pieces).combine_chunks()
-        samples = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA)
+        samples = self._read_samples()
         if self._completion is None:
             facts = self._read_facts()
             samples = sample_tables.with_facts(samples, facts, self.manifest.layout.shard_rows)
@@ -124,15 +129,20 @@ class EncodedStore(LabelStore):
         return pa.concat_tables(pieces).combine_chunks()
 
     def _samples_of_part(self, part: int) -> pa.Table:
-        return self._shards.read_samples(part, partial(self._sound_file, part))
+        table = self._shards.read_samples(part, partial(self._sound_file, part))
+        for name in self.parts[part].files:
+            sample_tables.require_rows(table, self.manifest.rows_of_part(part), name)
+        return table
 
     @cached_property
     def _samples_file(self) -> Path | bytes:
         """The file of the sample table, checked once; its bytes where there is no such file on this host."""
         name = self._encoding.samples_file
         entry = None if self._completion is None else entry_of(self._completion.files, name)
+        if entry is None:
+            require_vouched(self.files, name)
         if self.files.path is None:
-            return self.files.read(name) if entry is None else read_verified(self.files, name, entry)
+            return self._read_present(name) if entry is None else read_verified(self.files, name, entry)
         if entry is not None:
             require_entry(self.files, name, entry)
         return self.files.path / name
@@ -150,6 +160,23 @@ class EncodedStore(LabelStore):
             )
         return facts
 
+    def _read_present(self, name: str) -> bytes:
+        try:
+            return self.files.read(name)
+        except FileNotFoundError:
+            raise DamagedFileError(f"store file {name!r}: missing; restore it from a copy") from None
+
+    def _read_samples(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the table of its file, after comparing its rows with those of the store."""
+        source = self._samples_file
+        name = self._encoding.samples_file
+        try:
+            table = sample_tables.from_parquet(source, sample_tables.SCHEMA, columns)
+        except FormatError as error:
+            raise FormatError(f"store file {name!r}: {error}") from error
+        sample_tables.require_rows(table, range(len(self)), name)
+        return table
+
     @property
     def _are_samples_in_parts(self) -> bool:
         return self._encoding.is_self_contained and self._completion is not None
@@ -158,8 +185,21 @@ class EncodedStore(LabelStore):
     def _index(self) -> SampleIndex:
         if self._are_samples_in_parts:
             return SampleIndex(self.samples["sample_id"])
-        ids = sample_tables.from_parquet(self._samples_file, sample_tables.SCHEMA, ["sample_id"])
-        return SampleIndex(ids["sample_id"])
+        return SampleIndex(self._read_samples(["row", "sample_id"])["sample_id"])
+
+    def _sample_ids(self, rows: NDArray[np.int64]) -> list[str]:
+        if not self._are_samples_in_parts or "_index" in self.__dict__:
+            return super()._sample_ids(rows)
+        # Of the parts asked for only: a damaged one does not keep the others from being read.
+        ids = np.empty(len(rows), object)
+        for part, at in _group(rows // self.manifest.layout.shard_rows):
+            ids[at] = self._index_of_part(part).sample_ids(rows[at] - self.manifest.rows_of_part(part).start)
+        return list(ids)
+
+    def _index_of_part(self, part: int) -> SampleIndex:
+        if part not in self._part_indexes:
+            self._part_indexes[part] = SampleIndex(self._samples_of_part(part)["sample_id"])
+        return self._part_indexes[part]
 
     def load(self) -> LabelStore:
         """Return the same store wholly in memory."""
@@ -192,6 +232,7 @@ class EncodedStore(LabelStore):
             It is not what was written.
         """
         self._shards.read_part(part, partial(self._read_file, part), into)
+        self._require_classes(self.manifest.rows_of_part(part), into)
 
     def _gather(self, rows: NDArray[np.int64]) -> Arrays:
         chunk_rows = self.manifest.layout.chunk_rows
@@ -217,7 +258,22 @@ class EncodedStore(LabelStore):
         layout = self.manifest.layout
         start = chunk * layout.chunk_rows
         rows, part = range(start, min(start + layout.chunk_rows, len(self))), start // layout.shard_rows
-        return self._shards.read_rows(part, rows, partial(self._sound_file, part))
+        found = self._shards.read_rows(part, rows, partial(self._sound_file, part))
+        self._require_classes(rows, found)
+        return found
+
+    def _require_classes(self, rows: range, found: Arrays) -> None:
+        """Check that rows with a label hold classes of the teacher: whoever pools them uses them as addresses."""
+        highest = found[spec.INDICES].reshape(len(rows), -1).max(axis=1)
+        is_wrong = (highest >= self.num_classes) & self.has_labels(np.arange(rows.start, rows.stop))
+        if is_wrong.any():
+            at = int(np.argmax(is_wrong))
+            part = rows.start // self.manifest.layout.shard_rows
+            name = next(iter(self._encoding.files_of_part(self.manifest, part)))
+            raise FormatError(
+                f"store file {name!r}: class index {highest[at]} in row {rows[at]}, expected below {self.num_classes}; "
+                "its maker has to build it again"
+            )
 
     def _sound_file(self, part: int, name: str) -> Path | bytes:
         """Return a file of a part, checked once: its path, or its bytes where this host has no such file.
@@ -241,12 +297,14 @@ class EncodedStore(LabelStore):
         return read_verified(self.files, name, self._entry(part, name))
 
     def _entry(self, part: int, name: str) -> FileEntry:
-        entry = self.parts[part].files.get(name)
-        if entry is None:
+        listed = self.parts[part].files
+        expected = self._encoding.files_of_part(self.manifest, part)
+        if listed.keys() != expected.keys():
             raise DamagedFileError(
-                f"journal record of part {part}: does not list {name!r}; build the part again"
+                f"journal record of part {part}: lists {', '.join(map(repr, sorted(listed)))}, expected "
+                f"{', '.join(map(repr, sorted(expected)))} as the manifest says; build the part again"
             )
-        return entry
+        return listed[name]
 
 
 def _require_all_parts(completion: Completion, manifest: Manifest) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
 from relabel_store import spec
+from relabel_store.errors import ManifestError
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import Arrays
 from relabel_store.store.complete import Completion
@@ -161,16 +163,26 @@ def read_manifest(files: StoreFiles, completion: Completion | None) -> Manifest 
         It is not what ``complete.json`` lists.
     """
     if completion is not None and completion.manifest is not None:
-        return Manifest.from_dict(completion.manifest)
+        found = completion.manifest
+        return _named(spec.COMPLETE_FILE, lambda: Manifest.from_dict(found))
     for encoding in ENCODINGS.values():
         name = encoding.manifest_file
         if completion is not None:
             if encoding.is_self_contained:
                 continue
-            return encoding.parse_manifest(read_verified(files, name, entry_of(completion.files, name)))
+            data = read_verified(files, name, entry_of(completion.files, name))
+            return _named(name, partial(encoding.parse_manifest, data))
         try:
             data = files.read(name)
         except FileNotFoundError:
             continue
-        return encoding.parse_manifest(data)
+        return _named(name, partial(encoding.parse_manifest, data))
     return None
+
+
+def _named(name: str, parse: Callable[[], Manifest]) -> Manifest:
+    """Say in which file a manifest is that is none."""
+    try:
+        return parse()
+    except ManifestError as error:
+        raise ManifestError(f"store file {name!r}: {error}") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from relabel_store.errors import DamagedFileError
+from relabel_store.errors import DamagedFileError, FormatError
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,21 @@ class StoreFiles(Protocol):
 
     def describe(self) -> str:
         """Say what lies at the location, for a message that no store does."""
+
+
+def require_plain_name(name: str) -> str:
+    """Return the name of a file after checking that it stays below the store.
+
+    Raises
+    ------
+    FormatError
+        It leads out of the store, or is none.
+    """
+    if not name or "\0" in name or "\\" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise FormatError(
+            f"store file {name!r}: no name of a file below the store; its record was made to deceive"
+        )
+    return name
 
 
 def entry_of(files: Mapping[str, FileEntry], name: str) -> FileEntry:

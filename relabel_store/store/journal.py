@@ -11,7 +11,7 @@ from relabel_store import spec
 from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
 from relabel_store.errors import FormatError
 from relabel_store.manifest import Manifest
-from relabel_store.store.files import FileEntry, FileStamp, StoreFiles
+from relabel_store.store.files import FileEntry, FileStamp, StoreFiles, require_plain_name
 
 _RECORD_FILE = re.compile(r"part-.*\.json")
 
@@ -80,7 +80,9 @@ class PartRecord:
                 return cls(
                     part=part,
                     rows=range(start, stop),
-                    files={str(name): FileEntry.from_json(entry) for name, entry in files.items()},
+                    files={
+                        require_plain_name(name): FileEntry.from_json(entry) for name, entry in files.items()
+                    },
                     facts=FileEntry.from_json(facts),
                     bad_images=tuple(BadImage(int(bad["row"]), str(bad["reason"])) for bad in bad_images),
                     exif_oriented=exif_oriented,

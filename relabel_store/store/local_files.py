@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import uuid
@@ -11,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from relabel_store.errors import NotEnoughSpaceError, TargetExistsError
-from relabel_store.store.files import FileEntry, FileStamp
+from relabel_store.errors import FormatError, TargetExistsError
+from relabel_store.store.disk import explaining
+from relabel_store.store.files import FileEntry, FileStamp, require_plain_name
 
 PARTIAL_SUFFIX = ".partial"
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -55,24 +54,40 @@ class LocalFiles:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, in place of the one of its name."""
-        write_file(self.path / name, data)
+        write_file(self._inside(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file only if there is none of its name; return whether it was written."""
-        return create_file(self.path / name, data)
+        return create_file(self._inside(name), data)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; those that are not there are no error."""
-        paths = [self.path / name for name in names]
-        for path in paths:
-            path.unlink(missing_ok=True)
-        for folder in dict.fromkeys(path.parent for path in paths):
-            if folder.is_dir():
-                sync_directory(folder)
+        paths = [self._inside(name) for name in names]
+        with explaining(f"removing files below {str(self.path)!r}"):
+            for path in paths:
+                path.unlink(missing_ok=True)
+            for folder in dict.fromkeys(path.parent for path in paths):
+                if folder.is_dir():
+                    sync_directory(folder)
+
+    def _inside(self, name: str) -> Path:
+        """Return where a file is written or removed: below the store also after every link on the way.
+
+        Raises
+        ------
+        FormatError
+            It is elsewhere: in a store from strangers, to have others' files overwritten.
+        """
+        path = self.path / require_plain_name(name)
+        if not path.parent.resolve().is_relative_to(self.path.resolve()):
+            raise FormatError(
+                f"store file {name!r}: a link leads out of the store; nothing is written or removed there"
+            )
+        return path
 
     def remove_folder(self, folder: str) -> None:
         """Remove every file below a folder, and the folder."""
-        shutil.rmtree(self.path / folder, ignore_errors=True)
+        shutil.rmtree(self._inside(folder), ignore_errors=True)
 
     def listing(self, folder: str, *, deep: bool = False) -> dict[str, FileStamp]:
         """Return the files in a folder by name, sorted, or with `deep` also those in folders below it."""
@@ -119,7 +134,7 @@ def write_file(path: Path, data: bytes) -> None:
     NotEnoughSpaceError
         The disk is full; nothing is left behind.
     """
-    with telling_of_full_disks(path.name, len(data)), _partial_file(path, data) as partial:
+    with _partial_file(path, data) as partial:
         partial.replace(path)
 
 
@@ -133,7 +148,7 @@ def create_file(path: Path, data: bytes) -> bool:
     """
     if path.exists():
         return False  # without writing it all first
-    with telling_of_full_disks(path.name, len(data)), _partial_file(path, data) as partial:
+    with _partial_file(path, data) as partial:
         try:
             path.hardlink_to(partial)
         except FileExistsError:
@@ -142,39 +157,20 @@ def create_file(path: Path, data: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def telling_of_full_disks(name: str, size_bytes: int | None = None) -> Iterator[None]:
-    """Say that the disk is full where a write finds out.
-
-    Raises
-    ------
-    NotEnoughSpaceError
-        It is, or a quota is used up.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            size = "" if size_bytes is None else f" ({size_bytes} bytes)"
-            raise NotEnoughSpaceError(
-                f"writing {name!r}{size}: {os.strerror(error.errno or 0)}; "
-                "free some space and run the same command again"
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
 def _partial_file(path: Path, data: bytes) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    try:
-        make_directory(path.parent)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    with explaining(f"writing {path.name!r} ({len(data)} bytes)"):
+        try:
+            make_directory(path.parent)
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+        finally:
+            with contextlib.suppress(PermissionError, OSError):  # says less than what came before
+                partial.unlink(missing_ok=True)
+        sync_directory(path.parent)
 
 
 def make_directory(path: Path) -> None:
@@ -202,5 +198,6 @@ def sync_file(path: Path) -> None:
 
 def remove_partials(root: Path) -> None:
     """Remove what writers that were killed left below a directory."""
-    for leftover in root.rglob(f".*{PARTIAL_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+    with explaining(f"removing files below {str(root)!r}"):
+        for leftover in root.rglob(f".*{PARTIAL_SUFFIX}"):
+            leftover.unlink(missing_ok=True)

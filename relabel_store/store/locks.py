@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relabel_store.errors import StoreBusyError
+from relabel_store.store.disk import explaining
 
 _held: set[int] = set()
 
@@ -57,9 +58,10 @@ def _acquire(path: Path, *, shared: bool, wait: bool, busy: str) -> int:
 
     mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            with explaining(f"lock {str(path)!r}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
             continue  # whoever finished the store removed the folder meanwhile
         try:

@@ -131,6 +131,10 @@ class LabelStore(ABC):
     @abstractmethod
     def _index(self) -> SampleIndex: ...
 
+    def _sample_ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the ids of some rows, in the order asked."""
+        return self._index.sample_ids(rows)
+
     @abstractmethod
     def _gather(self, rows: NDArray[np.int64]) -> Arrays:
         """Return the arrays of some rows that have labels, in the order asked, as copies."""
@@ -175,10 +179,9 @@ class LabelStore(ABC):
         return self._index.row_of(sample_id)
 
     @cached_property
-    def _is_finished(self) -> NDArray[np.bool_]:
-        is_finished = np.zeros(self.manifest.num_parts, np.bool_)
-        is_finished[list(self._finished_parts)] = True
-        return is_finished
+    def _sorted_parts(self) -> NDArray[np.int64]:
+        """The finished parts. As many as there are records: a manifest may claim a million million parts."""
+        return np.array(sorted(self._finished_parts), np.int64)
 
     @cached_property
     def _bad_rows(self) -> NDArray[np.int64]:
@@ -197,7 +200,10 @@ class LabelStore(ABC):
     def has_labels(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell of each row whether it has a label: bool ``(n,)``."""
         at = np.asarray(rows, np.int64)
-        has: NDArray[np.bool_] = self._is_finished[at // self.manifest.layout.shard_rows]
+        parts, finished = at // self.manifest.layout.shard_rows, self._sorted_parts
+        places = np.searchsorted(finished, parts)
+        has: NDArray[np.bool_] = places < len(finished)
+        has[has] = finished[places[has]] == parts[has]
         if self.bad_images:
             has &= ~np.isin(at, self._bad_rows)
         return has
@@ -218,7 +224,8 @@ class LabelStore(ABC):
 
     def __iter__(self) -> Iterator[LabelMap]:
         """Yield the label maps of all rows that have one, in row order."""
-        return (self[row] for row in range(len(self)) if self.has_label(row))
+        rows = (row for part in self._sorted_parts.tolist() for row in self.manifest.rows_of_part(part))
+        return (self[row] for row in rows if self.has_label(row))
 
     def read_rows(self, rows: ArrayLike | Iterable[int]) -> LabelMaps:
         """Return the label maps of many rows, in the order asked; each chunk is decoded once.
@@ -236,7 +243,7 @@ class LabelStore(ABC):
         wanted = self._require_rows(rows)
         arrays = self._gather(wanted)
         return LabelMaps(
-            self._index.sample_ids(wanted),
+            self._sample_ids(wanted),
             arrays[spec.INDICES],
             arrays[spec.VALUES],
             arrays.get(spec.REST),
@@ -266,7 +273,7 @@ class LabelStore(ABC):
         else:
             why = "its part is not built; run the same build again to finish the store"
         raise NoLabelError(
-            f"row {row}, sample {self._index.sample_ids(np.array([row]))[0]!r}: has no label, {why}{more}"
+            f"row {row}, sample {self._sample_ids(np.array([row]))[0]!r}: has no label, {why}{more}"
         )
 
 

@@ -55,6 +55,7 @@ FACTS_SCHEMA = pa.schema(
 
 _FACT_COLUMNS = ("width", "height", "sha256", "status")
 _ROW_GROUP_ROWS = 131_072
+_ROWS_PER_BYTE = 4
 
 
 def planned_samples(
@@ -147,13 +148,50 @@ def from_parquet(source: bytes | Path, schema: pa.Schema, columns: Sequence[str]
     """
     try:
         opened = pa.BufferReader(source) if isinstance(source, bytes) else source
+        size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
         # On this thread: Arrow's own have been seen to abort a process that ends right after a read.
         with pq.ParquetFile(opened, pre_buffer=False) as file:
+            _require_plausible(file.metadata.num_rows, size_bytes)
             table = file.read(columns=None if columns is None else list(columns), use_threads=False)
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         return table.select(wanted.names).cast(wanted)
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise FormatError(f"sample table: {error}; expected columns {schema.names}") from error
+
+
+def _require_plausible(rows: int, size_bytes: int) -> None:
+    """Refuse the rows of a small file that unfold into all of memory: ids differ, and so take some bytes each."""
+    if rows > _ROW_GROUP_ROWS + _ROWS_PER_BYTE * size_bytes:
+        raise ValueError(
+            f"{rows} rows in {size_bytes} bytes, more than a table of different samples can have"
+        )
+
+
+def require_rows(table: pa.Table, rows: range, name: str) -> None:
+    """Check that a sample table is of some rows, in their order.
+
+    Parameters
+    ----------
+    name
+        Of the file that it is in.
+
+    Raises
+    ------
+    FormatError
+        It is of others.
+    """
+    found = column_values(table["row"])
+    if len(found) != len(rows) or not np.array_equal(found, np.arange(rows.start, rows.stop)):
+        raise FormatError(
+            f"store file {name!r}: {len(found)} samples of rows {_spell_rows(found)}, expected {len(rows)} of rows "
+            f"{rows.start} to {rows.stop - 1} in order; restore it from a copy"
+        )
+
+
+def _spell_rows(rows: NDArray[np.int64]) -> str:
+    if len(rows) > 1 and np.all(np.diff(rows) == 1):
+        return f"{rows[0]} to {rows[-1]}"
+    return f"{', '.join(map(str, rows[:5]))}{', …' if len(rows) > 5 else ''}" or "none"
 
 
 # Where pandas is installed, pyarrow.array, pyarrow.scalar, to_numpy and take with an array of NumPy's import it: 42 MB

@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from relabel_store import spec
-from relabel_store.canonical import canonical_json, read_json
+from relabel_store.canonical import canonical_json
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError, TargetExistsError
 from relabel_store.labels.topk import IndexArray, has_repeated_classes, is_sorted
 from relabel_store.manifest import AbsentRule, Manifest, State
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.arrays import Arrays, array_specs
+from relabel_store.store.begun import claim, require_vouched, vouch_for, write_unless_vouched
 from relabel_store.store.commit import commit_part, files_of, read_part, settle
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.encoded import EncodedStore
@@ -28,6 +29,7 @@ from relabel_store.store.encodings import ENCODINGS, encoding_of, read_manifest
 from relabel_store.store.files import (
     FileEntry,
     StoreFiles,
+    entry_of,
     read_verified,
     require_entry,
     require_same,
@@ -130,45 +132,6 @@ def _is_ours(name: str) -> bool:
         or (name.startswith(".") and name.endswith(".partial"))
         or any(encoding.is_ours(name) for encoding in ENCODINGS.values())
     )
-
-
-def _claim(files: StoreFiles, begun: Mapping[str, FileEntry]) -> None:
-    """Record what a build begins with, before it does: of two that begin different ones at once, one is refused.
-
-    Raises
-    ------
-    TargetExistsError
-        Another build was begun here with other files.
-    """
-    document = canonical_json({name: entry.to_json() for name, entry in begun.items()})
-    if not files.create(spec.BEGUN_FILE, document) and _read_begun(files) not in (None, begun):
-        raise TargetExistsError(
-            f"output {files.location!r}: a build of other labels or images has just been begun there, or was stopped "
-            f"at once; wait for it, remove {spec.BEGUN_FILE!r} if nobody is at it, or choose a path that is free"
-        )
-
-
-def _read_begun(files: StoreFiles) -> dict[str, FileEntry] | None:
-    """Return what a build began with; None of a finished store that was opened again."""
-    try:
-        document = read_json(files.read(spec.BEGUN_FILE))
-        return {name: FileEntry.from_json(entry) for name, entry in document.items()}
-    except (FileNotFoundError, ValueError, AttributeError):
-        return None
-
-
-def _require_as_begun(files: StoreFiles) -> None:
-    """Check the files that nothing else vouches for until the store is finished."""
-    for name, entry in (_read_begun(files) or {}).items():
-        try:
-            require_entry(files, name, entry)
-        except DamagedFileError as error:
-            if _read_begun(files) is None:
-                return  # another process is just finishing the store, and has changed them
-            raise DamagedFileError(
-                f"store {files.location!r}: {name!r} is not what the build began with; restore it, or build into "
-                "another path"
-            ) from error
 
 
 def require_fitting(manifest: Manifest, part: int, labels: PartLabels) -> None:
@@ -301,11 +264,16 @@ class StoreWriter:
             encoding.samples_file: FileEntry.of_bytes(table),
         }
         files.require_creation()
-        _claim(files, begun)
-        files.write(encoding.samples_file, table)
-        for name, data in encoding.fixed_files(manifest).items():
-            files.write(name, data)
-        files.create(encoding.manifest_file, document)
+        try:
+            claim(files, begun)
+            write_unless_vouched(files, encoding.samples_file, table)
+            for name, data in encoding.fixed_files(manifest).items():
+                files.write(name, data)
+            files.create(encoding.manifest_file, document)
+        except FileNotFoundError:
+            # Another host finished the store meanwhile and swept our half-written file away.
+            if not is_store(files):
+                raise
         return cls.resume(files)
 
     @classmethod
@@ -344,13 +312,13 @@ class StoreWriter:
             raise StoreNotFoundError(
                 f"store {files.location!r}: no {samples_file!r}, so there is no store here"
             ) from None
-        if manifest.state is State.BUILDING:
-            _require_as_begun(files)
+        if completion is None:
+            require_vouched(files, encoding_of(manifest).manifest_file)
+            require_vouched(files, samples_file)
+        else:
+            require_same(samples_file, FileEntry.of_bytes(samples), entry_of(completion.files, samples_file))
         table = sample_tables.from_parquet(samples, sample_tables.SCHEMA)
-        if len(table) != manifest.num_samples:
-            raise FormatError(
-                f"sample table: {len(table)} rows, expected {manifest.num_samples} as the manifest says"
-            )
+        sample_tables.require_rows(table, range(manifest.num_samples), samples_file)
         return cls(files, manifest, table)
 
     def damaged_parts(self) -> dict[int, str]:
@@ -482,13 +450,26 @@ class StoreWriter:
             # What finishing it removed. Nobody looks at it before the completion record is gone.
             for part, record in completion.parts.items():
                 self.files.write(record_path(part), record.to_bytes())
-            self.files.write(self._encoding.samples_file, sample_tables.to_parquet(self.samples))
+            table = sample_tables.to_parquet(self.samples)
+            vouch_for(self.files, self._entries_of(table))
+            self.files.write(self._encoding.samples_file, table)
             self._write_manifest()
             self.files.remove([spec.COMPLETE_FILE])
             return
+        names = self._encoding.manifest_file, self._encoding.samples_file
+        if completion is not None:
+            vouch_for(self.files, {name: entry_of(completion.files, name) for name in names})
+        vouch_for(self.files, self._entries_of(None))
         self.files.remove([spec.COMPLETE_FILE])
-        self.files.remove([spec.BEGUN_FILE])  # the manifest is another now
         self._write_manifest()
+
+    def _entries_of(self, table: bytes | None) -> dict[str, FileEntry]:
+        """Return what the manifest, and a sample table if there is one, will be."""
+        document = self._encoding.manifest_document(self.manifest)
+        entries = {self._encoding.manifest_file: FileEntry.of_bytes(document)}
+        return (
+            entries if table is None else {**entries, self._encoding.samples_file: FileEntry.of_bytes(table)}
+        )
 
     def _write_manifest(self) -> None:
         self.files.write(self._encoding.manifest_file, self._encoding.manifest_document(self.manifest))
@@ -583,7 +564,6 @@ class StoreWriter:
     def _merge(self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]) -> None:
         if self.manifest.state is State.COMPLETE and all(found is None for found in facts.values()):
             return  # a crash came after the merge, and only cleaning up is left
-        self.files.remove([spec.BEGUN_FILE])  # what follows changes both files that it vouches for
         self.samples = sample_tables.with_facts(self.samples, facts, self.manifest.layout.shard_rows)
         counts = (self._counts_of(record, facts[part]) for part, record in sorted(records.items()))
         statistics = Counts.total(counts, self.manifest.label_map.num_classes).summary(
@@ -592,7 +572,9 @@ class StoreWriter:
         )
         self.manifest = self.manifest.completed(statistics)
         if not self._encoding.is_self_contained:
-            self.files.write(self._encoding.samples_file, sample_tables.to_parquet(self.samples))
+            table = sample_tables.to_parquet(self.samples)
+            vouch_for(self.files, self._entries_of(table))
+            self.files.write(self._encoding.samples_file, table)
             self._write_manifest()
 
     def _counts_of(self, record: PartRecord, facts: pa.Table | None) -> Counts:

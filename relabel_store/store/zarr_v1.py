@@ -37,6 +37,7 @@ _BLOSC_LEVEL = 9
 # faster and smaller: Blosc cuts them. Its level 3 is zstd's 5, and 2 is 3.
 _FAST_INDICES = BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle", blocksize=128 * 1024)
 _FAST_SCORES = BloscCodec(cname="zstd", clevel=2, shuffle="shuffle", blocksize=512 * 1024)
+_KNOWN_CODECS = frozenset({"blosc", "bytes", "crc32c", "transpose", "zstd"})
 
 
 def cell_order(array: ArraySpec) -> tuple[int, ...]:
@@ -173,10 +174,11 @@ def decode_shard(array: ArraySpec, manifest: Manifest, data: bytes, rows: Array)
             raise ValueError(f"chunk {chunk} of its shard lies past the end of the file, or is missing")
         shape = (layout.chunk_rows, *cells_outermost)
         chunk_data = memoryview(data)[offset : offset + length - 4]
+        size_bytes = math.prod(shape) * array.dtype.itemsize
+        _require_declared("blosc" if is_blosc else "zstd", chunk_data, size_bytes)
         if is_blosc:
             raw = blosc.decompress(bytes(chunk_data))
         else:
-            size_bytes = math.prod(shape) * array.dtype.itemsize
             raw = pa.Codec("zstd").decompress(chunk_data, size_bytes, asbytes=True)
         stored = np.frombuffer(raw, array.dtype).reshape(shape).transpose(back)
         rows[start : start + layout.chunk_rows] = stored[: len(rows) - start]
@@ -212,6 +214,54 @@ def damaged_chunks(layout: Layout, data: bytes, rows: int) -> list[int | None]:
 
 def _has_checksum(data: bytes | memoryview) -> bool:
     return bool(google_crc32c.value(bytes(data[:-4])) == int.from_bytes(data[-4:], "little"))
+
+
+def _require_declared(compressor: str, chunk: memoryview, size_bytes: int) -> None:
+    """Refuse what would unfold into more than a chunk."""
+    found = declared_size(compressor, chunk)
+    if found != size_bytes:
+        raise ValueError(f"a chunk says that it unfolds into {found} bytes, expected {size_bytes}")
+
+
+def require_known_codecs(data: bytes, file: str) -> None:
+    """Check that an array is encoded as the format allows: Zarr would load any codec of any installed package.
+
+    Raises
+    ------
+    FormatError
+        It is not.
+    """
+    try:
+        sharding = read_json(data)["codecs"]
+        (inside,) = [codec["configuration"] for codec in sharding if codec["name"] == "sharding_indexed"]
+        found = [codec["name"] for codec in inside["codecs"]]
+        index = [codec["name"] for codec in inside["index_codecs"]]
+        is_known = len(sharding) == 1 and _KNOWN_CODECS.issuperset(found) and index == ["bytes", "crc32c"]
+    except (ValueError, KeyError, TypeError):
+        is_known = False
+    if not is_known:
+        raise FormatError(
+            f"store file {file!r}: encoded in another way than shards of {', '.join(sorted(_KNOWN_CODECS))}"
+        )
+
+
+def declared_size(compressor: str, chunk: bytes | memoryview) -> int | None:
+    """Return how many bytes a compressed chunk says it will be, None where it does not say."""
+    head = bytes(chunk[:18])
+    if compressor == "blosc":
+        return int.from_bytes(head[4:8], "little") if len(head) >= 16 else None
+    if compressor != "zstd":
+        return len(chunk)
+    # RFC 8878, 3.1.1.1: the frame header.
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    flags = head[4]
+    is_single, width = bool(flags & 0x20), (0, 2, 4, 8)[flags >> 6]
+    width = 1 if is_single and not width else width
+    start = 5 + (0 if is_single else 1) + (0, 1, 2, 4)[flags & 3]
+    if not width or len(head) < start + width:
+        return None
+    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
 
 
 class ZarrEncoding:
@@ -289,12 +339,17 @@ class ZarrArrays:
         self._entries = entries
         self._documents: dict[str, bytes] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._plain: set[tuple[str, int]] = set()  # shards whose chunks unfold into what they should
 
     def read_rows(self, part: int, rows: range, fetch: Callable[[str], Path | bytes]) -> Arrays:
         """Return neighbouring rows of a part; see `encodings.Shards`."""
         found: Arrays = {}
         for name, array in self.specs.items():
             source = fetch(shard_path(array, part))
+            if not isinstance(source, bytes) and (name, part) not in self._plain:
+                self._document(name)
+                self._require_plain_chunks(name, shard_path(array, part), source.read_bytes())
+                self._plain.add((name, part))
             found[name] = (
                 self.read_from(name, rows, source) if isinstance(source, bytes) else self.read(name, rows)
             )
@@ -333,7 +388,9 @@ class ZarrArrays:
             As for `read`.
         """
         shard = shard_path(self.specs[name], rows.start // self._manifest.layout.shard_rows)
-        memory = {shard: data, f"{name}/{spec.GROUP_FILE}": self._document(name)}
+        document = self._document(name)
+        self._require_plain_chunks(name, shard, data)
+        memory = {shard: data, f"{name}/{spec.GROUP_FILE}": document}
         buffers: dict[str, Buffer] = {file: cpu.Buffer.from_bytes(data) for file, data in memory.items()}
         return self._read(name, self._open(name, MemoryStore(buffers, read_only=True)), rows)
 
@@ -367,11 +424,33 @@ class ZarrArrays:
     def _read(self, name: str, array: zarr.Array[Any], rows: range) -> Array:
         try:
             return np.ascontiguousarray(array[rows.start : rows.stop])
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # of any kind, for codecs that were made to fit nothing
             shard = shard_path(self.specs[name], rows.start // self._manifest.layout.shard_rows)
             raise DamagedFileError(
                 f"store file {shard!r}: rows {rows.start} to {rows.stop} cannot be decoded ({error}); "
                 "restore it or build its part again"
+            ) from error
+
+    def _require_plain_chunks(self, name: str, shard: str, data: bytes) -> None:
+        """Check what each chunk of a shard says that it unfolds into, before Zarr believes it."""
+        array, layout = self.specs[name], self._manifest.layout
+        codecs = read_json(self._document(name))["codecs"][0]["configuration"]["codecs"]
+        compressors = [codec["name"] for codec in codecs if codec["name"] in ("zstd", "blosc")]
+        n_chunks = layout.shard_rows // layout.chunk_rows
+        size_bytes = layout.chunk_rows * array.row_size * array.dtype.itemsize
+        try:
+            if len(compressors) > 1:
+                raise ValueError("compressed more than once")
+            index = np.frombuffer(data, "<u8", 2 * n_chunks, len(data) - 16 * n_chunks - 4).reshape(
+                n_chunks, 2
+            )
+            for offset, length in index.tolist():
+                # Zarr refuses others, and leaves out what is not there.
+                if compressors and offset + length <= len(data):
+                    _require_declared(compressors[0], memoryview(data)[offset : offset + length], size_bytes)
+        except ValueError as error:
+            raise DamagedFileError(
+                f"store file {shard!r}: cannot be decoded ({error}); restore it or build its part again"
             ) from error
 
     def _is_encoded_as_ours(self, name: str) -> bool:
@@ -385,7 +464,12 @@ class ZarrArrays:
         return array_documents(self._manifest)
 
     def _open(self, name: str, store: LocalStore | MemoryStore) -> zarr.Array[Any]:
-        array = zarr.open_array(store, path=name, mode="r", zarr_format=3)
+        try:
+            array = zarr.open_array(store, path=name, mode="r", zarr_format=3)
+        except Exception as error:  # of any kind, for a document that was made to be none
+            raise FormatError(
+                f"store file {f'{name}/{spec.GROUP_FILE}'!r}: no array that Zarr opens ({error}); restore it"
+            ) from error
         self._require_expected(self.specs[name], array)
         return array
 
@@ -397,7 +481,9 @@ class ZarrArrays:
 
     def _read_document(self, file: str, name: str) -> bytes:
         if self._entries is not None:
-            return read_verified(self._files, file, entry_of(self._entries, file))
+            data = read_verified(self._files, file, entry_of(self._entries, file))
+            require_known_codecs(data, file)
+            return data
         # Nothing is recorded of it yet, and one number in it swaps the rows and columns of every map.
         try:
             data = self._files.read(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,12 +14,11 @@ import numpy as np
 import pytest
 
 from relabel_store import spec
-from relabel_store.canonical import canonical_json, with_digest
 from relabel_store.labels.maps import LabelMaps
 from relabel_store.manifest import Manifest
 from relabel_store.store.encodings import ENCODINGS
-from relabel_store.store.files import FileEntry
 from relabel_store.testing import make_manifest, make_store
+from relabel_store.testing.damage import forge_json
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -99,16 +97,7 @@ def read_tree() -> Callable[[Path], dict[str, bytes]]:
 def change_json() -> Callable[[Path, str, Change], None]:
     """Change a JSON file of a store the way a writer would have, so that its digests fit again."""
 
-    def change(store: Path, name: str, edit: Change) -> None:
-        document = json.loads((store / name).read_bytes())
-        edit(document)
-        document = with_digest(document) if "digest" in document else document
-        (store / name).write_bytes(canonical_json(document))
-        if name != "complete.json" and (store / "complete.json").exists():
-            entry = FileEntry.of_file(store / name).to_json()
-            change(store, "complete.json", lambda completion: completion["files"].update({name: entry}))
-
-    return change
+    return lambda store, name, edit: forge_json(name, edit, store)
 
 
 class Killed(BaseException):

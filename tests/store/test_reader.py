@@ -33,9 +33,11 @@ from relabel_store.store.encodings import ENCODINGS
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.reader import LabelStore, open_store
-from relabel_store.store.samples import SCHEMA
+from relabel_store.store.samples import SCHEMA, from_parquet
 from relabel_store.store.writer import StoreWriter
 from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples, make_store
+from relabel_store.testing.damage import forge_file
+from relabel_store.testing.tables import SAMPLE_CHANGES, change_samples
 
 N = 8
 
@@ -752,3 +754,79 @@ def test_a_completion_with_the_records_of_another_store_is_refused(tmp_path: Pat
     (tmp_path / "s" / "complete.json").write_bytes(replace(completion, parts=parts).to_bytes())
     with pytest.raises(FormatError, match="records of 2 parts, 1 of them of this store, expected 2"):
         open_store(tmp_path / "s")
+
+
+# What a finished store says of itself, its digests all right, and contradicts
+
+
+@pytest.mark.parametrize("read", [lambda store: store[1], lambda store: store.load()], ids=["a row", "all"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_no_reader_returns_a_class_that_the_teacher_does_not_have(
+    finished: Any, encoding: str, change_json: Callable[..., None], read: Callable[[Any], Any]
+) -> None:
+    name = "zarr.json" if encoding == "zarr" else "complete.json"
+
+    def take_away_a_class(document: dict[str, Any]) -> None:
+        manifest = document["attributes"]["relabel_store"] if encoding == "zarr" else document["manifest"]
+        manifest["label_map"]["num_classes"] = 2
+        manifest["classes"].update(Classes.of(None, ["cat", "dog"], "test").__dict__)
+        cells = manifest["statistics"]["labelled"] * 9
+        manifest["statistics"]["winning_cells"] = [cells, 0]
+
+    change_json(finished.path, name, take_away_a_class)
+    with pytest.raises(
+        FormatError,
+        match=r"class index [234] in row [0-9], expected below 2|a map of 5 classes, expected at most 2",
+    ):
+        read(open_store(finished.path))
+
+
+def test_a_row_that_only_its_record_calls_labelled_is_not_returned(
+    tmp_path: Path, rng: np.random.Generator, change_json: Callable[..., None]
+) -> None:
+    make_store(tmp_path / "store", rng, bad_images={2: "cut off"})
+    change_json(
+        tmp_path / "store", "complete.json", lambda document: document["parts"][0].update(bad_images=[])
+    )
+    with pytest.raises(FormatError, match="class index 65535 in row 2, expected below 5"):
+        open_store(tmp_path / "store")[2]
+
+
+def test_arrays_that_the_manifest_does_not_know_are_not_ignored(
+    tmp_path: Path, rng: np.random.Generator, change_json: Callable[..., None]
+) -> None:
+    make_store(tmp_path / "store", rng, make_manifest(absent=AbsentRule.REST))
+    change_json(
+        tmp_path / "store",
+        "zarr.json",
+        lambda document: document["attributes"]["relabel_store"]["label_map"].update(absent="zero"),
+    )
+    with pytest.raises(DamagedFileError, match=r"record of part 0: lists .*'rest/c/0/0/0'"):
+        open_store(tmp_path / "store")[0]
+
+
+@pytest.mark.parametrize("what", SAMPLE_CHANGES)
+def test_a_sample_table_of_other_rows_is_refused(finished: Any, what: str) -> None:
+    digest = open_store(finished.path).digest
+    data = change_samples(finished.path / "samples.parquet", SAMPLE_CHANGES[what])
+    assert data is not None
+    forge_file("samples.parquet", data, finished.path)
+    rows = from_parquet(data, SCHEMA)["row"].to_pylist()
+    if rows != list(range(N)):
+        with pytest.raises(
+            FormatError, match=r"'samples.parquet': \d samples of rows .*, expected 8 of rows 0"
+        ):
+            open_store(finished.path)[0]
+    else:  # another store, and its digest says so
+        assert open_store(finished.path).digest != digest
+
+
+@pytest.mark.parametrize("encoding", ["parquet"])
+def test_a_damaged_part_does_not_keep_the_samples_of_others_from_being_read(
+    finished: Any, encoding: str
+) -> None:
+    (finished.path / "made-up-00001-of-00002.parquet").write_bytes(b"")
+    store = open_store(finished.path)
+    assert list(store.read_rows(range(4)).sample_ids) == finished.maps.sample_ids[:4]
+    with pytest.raises(DamagedFileError, match=r"'made-up-00001-of-00002\.parquet'"):
+        store.samples  # noqa: B018 - reads it
