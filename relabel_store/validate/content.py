@@ -1,4 +1,7 @@
-"""The level ``content``: every byte is read once, and every label looked at."""
+"""The level ``content``: every byte is read once, and every label looked at.
+
+On the way, what labels alone say of the level ``sense`` is judged too.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from relabel_store.validate.report import Findings
 from relabel_store.validate.rule import Level
 from relabel_store.validate.sample_facts import SampleFacts
 from relabel_store.validate.scan import Scan, ScannedPart, scan_parts
+from relabel_store.validate.sense import SenseScan
 from relabel_store.validate.stage import ValidationObserver
 from relabel_store.validate.statistics import check_statistics
 
@@ -54,7 +58,8 @@ class ContentStage:
         unsound = sorted(findings.spoiled & set(fixed))
         if unsound:
             findings.skip("labels", f"{unsound[0]!r}, which says how they are stored, is not sound")
-        scans = [LabelScan(manifest, Place(file=evidence.manifest_place), findings), *self.scans]
+        place = Place(file=evidence.manifest_place)
+        scans = [LabelScan(manifest, place, findings), SenseScan(manifest, place), *self.scans]
         facts = _sample_facts(evidence, manifest, findings.spoiled)
         read = SoundParts(
             evidence.files, manifest, evidence.listed, facts, findings.spoiled, is_decoding=not unsound
