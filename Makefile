@@ -44,8 +44,9 @@ format: env  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: env  ## Write the commands' page anew
+docs: env  ## Write the pages of commands and of checks anew
 	$(BIN)/python -m relabel_store.cli.reference > docs/reference/commands.md
+	$(BIN)/python -m relabel_store.validate.catalog > docs/reference/checks.md
 
 clean:  ## Remove what these commands made
 	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from relabel_store.labels.pooling import pool_image
 from relabel_store.labels.topk import FloatArray, IndexArray
+from relabel_store.labels.values import as_float32, order_of, value_of_order
 from relabel_store.manifest import Agreement, Statistics
 
 
@@ -32,7 +33,7 @@ class Counts:
     def of(
         cls,
         indices: IndexArray,
-        values: FloatArray,
+        values: NDArray[np.float16],
         rest: FloatArray | None,
         class_indices: NDArray[np.int64],
         *,
@@ -43,7 +44,7 @@ class Counts:
         Parameters
         ----------
         indices, values
-            ``(n, k, n_rows, n_cols)``, as stored.
+            ``(n, k, n_rows, n_cols)``, as stored: values are float16 numbers, without NaN.
         rest
             ``(n, n_rows, n_cols)`` or None.
         class_indices
@@ -52,13 +53,15 @@ class Counts:
         n, _, n_rows, n_cols = indices.shape
         winners = indices[:, 0].reshape(n, n_rows * n_cols)
         known = class_indices >= 0
+        values = values.astype(np.float16, copy=False)
+        order = order_of(values)
         return cls(
             labelled=n,
             distinct_classes=_count_distinct(winners),
             stored_values=values.size,
-            negative_values=int(np.count_nonzero(values < 0)),
-            value_min=float(values.min()) if values.size else None,
-            value_max=float(values.max()) if values.size else None,
+            negative_values=int(np.count_nonzero(order < 0)),
+            value_min=value_of_order(int(order.min())) if values.size else None,
+            value_max=value_of_order(int(order.max())) if values.size else None,
             known_class=int(np.count_nonzero(known)),
             agreeing=_count_agreeing(indices, values, rest, class_indices, known, num_classes),
             winning_cells=np.bincount(winners.reshape(-1), minlength=num_classes),
@@ -118,7 +121,7 @@ _POOL_ROWS = 256  # pooled logits of so many samples at once: 2 MiB at 1,000 cla
 
 def _count_agreeing(
     indices: IndexArray,
-    values: FloatArray,
+    values: NDArray[np.float16],
     rest: FloatArray | None,
     class_indices: NDArray[np.int64],
     known: NDArray[np.bool_],
@@ -129,7 +132,10 @@ def _count_agreeing(
     for start in range(0, len(rows), _POOL_ROWS):
         some = rows[start : start + _POOL_ROWS]
         pooled = pool_image(
-            indices[some], values[some], num_classes=num_classes, rest=None if rest is None else rest[some]
+            indices[some],
+            as_float32(values[some]),
+            num_classes=num_classes,
+            rest=None if rest is None else rest[some],
         )
         agreeing += int(np.count_nonzero(pooled.argmax(axis=1) == class_indices[some]))
     return agreeing

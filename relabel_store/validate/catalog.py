@@ -14,8 +14,7 @@ _MODULES = (content, image_rules, sense_rules, structure)  # import every module
 _HEAD = """# Checks
 
 What `relabel-store validate` looks at ([how to](../how-to/validate.md)). Made from the code by `make docs`; a test
-compares the two.
-An id never changes its meaning. The sentences are those of the [format](format-v1.md).
+compares the two. An id never changes its meaning. The sentences are those of the [format](format-v1.md).
 """
 _COSTS = {
     Level.STRUCTURE: "Seconds: documents, names, sizes and the sample table are read.",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, with_digest
 from relabel_store.store.journal import PartRecord, record_path
-from relabel_store.validate.evidence import Evidence, file_entry, is_below, part_record
+from relabel_store.validate.documents import file_entry, is_below, part_record
+from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
 
@@ -109,7 +109,8 @@ def check_listed_files(evidence: Evidence) -> Iterator[Problem]:
             )
     if evidence.manifest is None:
         return
-    wanted, listed = set(finished_files(evidence)), set(files if isinstance(files, dict) else ())
+    listed = set(files if isinstance(files, dict) else ())
+    wanted = set(finished_files(evidence, len(listed) + 1))  # one more than could all be listed
     for name in sorted(wanted - listed):
         yield Problem(
             Place(file=spec.COMPLETE_FILE, field=name), "not listed", "an entry of that file", _RESTORE
@@ -124,16 +125,23 @@ def check_listed_files(evidence: Evidence) -> Iterator[Problem]:
         )
 
 
-def finished_files(evidence: Evidence) -> Iterator[str]:
-    """Yield the names of the files that a finished store of a manifest consists of, but for ``complete.json``."""
+def finished_files(evidence: Evidence, most_parts: int) -> Iterator[str]:
+    """Yield the names of the files that a finished store of a manifest consists of, but for ``complete.json``.
+
+    Parameters
+    ----------
+    most_parts
+        How many parts to name: a manifest may claim more than could ever be listed.
+    """
     manifest, encoding = evidence.manifest, evidence.encoding
     assert manifest is not None
     assert encoding is not None
-    for part in range(manifest.num_parts):
+    parts = range(min(manifest.num_parts, most_parts))
+    for part in parts:
         yield from encoding.files_of_part(manifest, part)
     if not encoding.is_self_contained:
         yield from [encoding.manifest_file, encoding.samples_file, *encoding.fixed_files(manifest)]
-        yield from map(record_path, range(manifest.num_parts))
+        yield from map(record_path, parts)
 
 
 @check("RS106", "F60", "F51")
@@ -156,22 +164,17 @@ def check_parts_of_completion(evidence: Evidence) -> Iterator[Problem]:
             parts.append(record.part)
     if evidence.manifest is None or len(parts) != len(documents):
         return
-    expected = list(range(evidence.manifest.num_parts))
-    if parts != expected:
+    n = evidence.manifest.num_parts
+    if len(parts) != n or parts != list(range(n)):
+        known = set(parts)
+        first = next((part for part in range(min(n, len(parts) + 1)) if part not in known), None)
+        what = "in another order, or of others" if first is None else f"not of part {first}"
         yield Problem(
             Place(file=spec.COMPLETE_FILE, field="parts"),
-            f"records of {len(parts)} parts{_difference(parts, expected)}",
-            f"those of parts 0 to {len(expected) - 1}, as the manifest says",
+            f"records of {len(parts)} parts, {what}",
+            f"those of parts 0 to {n - 1}, as the manifest says",
             _RESTORE,
         )
-
-
-def _difference(parts: list[int], expected: list[int]) -> str:
-    missing = sorted(set(expected) - set(parts))
-    twice = [part for part, count in Counter(parts).items() if count > 1]
-    if missing:
-        return f", not of part {missing[0]}"
-    return f", part {twice[0]} more than once" if twice else ", in another order or of others"
 
 
 @check("RS107", "F60", "F51")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from relabel_store import spec
-from relabel_store.canonical import has_own_digest, read_json
 from relabel_store.errors import (
     FormatError,
     StoreNotFoundError,
@@ -21,6 +18,16 @@ from relabel_store.manifest import ClaimedManifest, Manifest, require_readable_v
 from relabel_store.store.encodings import ENCODINGS, StoreEncoding
 from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.journal import PartRecord, facts_path, record_path
+from relabel_store.validate.documents import (
+    entry_of_regular,
+    file_entry,
+    has_own_digest_at_all,
+    is_below,
+    json_object,
+    manifest_in_parquet,
+    part_record,
+    read_regular,
+)
 from relabel_store.validate.inventory import Inventory, take_inventory
 
 
@@ -145,16 +152,31 @@ class Evidence:
         """How the store lies in files."""
         return None if self.manifest is None else ENCODINGS[self.manifest.encoding.name]
 
-    @cached_property
-    def names_of_a_build(self) -> frozenset[str]:
-        """Every file that may lie in a store while it is being built, but for ``journal/running/``."""
+    def is_of_a_build(self, name: str) -> bool:
+        """Tell whether a build may write a file of this name, outside ``journal/running/``."""
         if self.manifest is None or self.encoding is None:
-            return frozenset()
-        parts = range(self.manifest.num_parts)
-        names = {name for part in parts for name in self.encoding.files_of_part(self.manifest, part)}
-        names |= {self.encoding.manifest_file, self.encoding.samples_file}
-        names |= set(self.encoding.fixed_files(self.manifest))
-        return frozenset(names | set(map(record_path, parts)) | set(map(facts_path, parts)))
+            return False
+        fixed = {self.encoding.manifest_file, self.encoding.samples_file, *self._fixed_names}
+        return name in fixed or self.part_of(name) is not None
+
+    @cached_property
+    def _fixed_names(self) -> frozenset[str]:
+        assert self.manifest is not None
+        assert self.encoding is not None
+        return frozenset(self.encoding.fixed_files(self.manifest))
+
+    def part_of(self, name: str) -> int | None:
+        """Return the part that a file is of by its name: a shard, its record, its facts."""
+        assert self.manifest is not None
+        assert self.encoding is not None
+        # A manifest may claim more parts than could ever be listed; a name holds few numbers.
+        for part in {int(number) for number in re.findall(r"\d{1,18}", name)}:
+            if part < self.manifest.num_parts and (
+                name in (record_path(part), facts_path(part))
+                or name in self.encoding.files_of_part(self.manifest, part)
+            ):
+                return part
+        return None
 
     @property
     def expected_place(self) -> str:
@@ -184,6 +206,12 @@ class Evidence:
                 if ENCODINGS[spec.ENCODING_PARQUET].is_ours(name) and self.entry(name) == entry:
                     return name
         return None
+
+    @property
+    def has_samples_in_remote_parts(self) -> bool:
+        """Whether the sample table lies in files of parts that come over a network: these are read once, for all."""
+        is_in_parts = self.encoding is not None and self.encoding.is_self_contained and self.is_finished
+        return is_in_parts and self.files.path is None
 
     # The parts
 
@@ -231,15 +259,24 @@ class Evidence:
             self._read[name] = read_regular(self.files, name)
         return self._read[name]
 
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes, or None where there is none of this name."""
+        if self.inventory.is_whole or name in self.inventory.sizes:
+            return self.inventory.sizes.get(name)
+        if name not in self._sizes:
+            self._sizes[name] = self.files.size(name)
+        return self._sizes[name]
+
+    @cached_property
+    def _sizes(self) -> dict[str, int | None]:
+        return {}
+
     def entry(self, name: str) -> FileEntry | None:
         """Return size and digest of a file, or None where there is none of this name."""
         known = self._read.get(name) or self.journal.get(name)
         if known is not None:
             return FileEntry.of_bytes(known)
-        try:
-            return self.files.entry(name)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
+        return entry_of_regular(self.files, name)
 
     @cached_property
     def _read(self) -> dict[str, bytes | None]:
@@ -278,64 +315,6 @@ class Evidence:
             )
         if self.manifest_place == spec.GROUP_FILE and self.manifest_in(spec.GROUP_FILE) is None:
             ENCODINGS[spec.ENCODING_ZARR].parse_manifest(self.read(spec.GROUP_FILE) or b"")  # says what it is
-
-
-def manifest_in_parquet(data: bytes) -> dict[str, Any] | None:
-    """Return the manifest in the metadata of a Parquet file, or None where there is none."""
-    try:
-        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
-            metadata = file.metadata.metadata or {}
-    except (pa.ArrowException, OSError, ValueError):
-        return None
-    return json_object(metadata.get(spec.MANIFEST_ATTRIBUTE.encode(), b""))
-
-
-def is_below(name: str) -> bool:
-    """Tell whether a name is that of a file below the store; a stranger's list may hold any."""
-    return not {"", ".", ".."} & set(name.split("/")) and "\\" not in name and "\0" not in name
-
-
-def read_regular(files: StoreFiles, name: str) -> bytes | None:
-    """Return the content of a file, or None where there is none; a pipe or a device would never end."""
-    if files.path is not None and files.size(name) is None:
-        return None
-    try:
-        return files.read(name)
-    except FileNotFoundError:
-        return None
-
-
-def json_object(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that bytes hold, or None where they do not."""
-    try:
-        found = read_json(data)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def has_own_digest_at_all(document: Mapping[str, Any]) -> bool:
-    """Tell whether a document holds its own digest; also of one that cannot be written as JSON."""
-    try:
-        return has_own_digest(document)
-    except ValueError:  # half a character, which JSON can say and UTF-8 cannot
-        return False
-
-
-def file_entry(document: Any) -> FileEntry | None:
-    """Return the entry that a JSON value is, or None."""
-    try:
-        return FileEntry.from_json(document)
-    except ValueError:
-        return None
-
-
-def part_record(document: Any) -> PartRecord | None:
-    """Return the part record that a JSON value is, or None."""
-    try:
-        return PartRecord.from_json(document)
-    except ValueError:
-        return None
 
 
 def require_readable_version_of(document: Mapping[str, Any]) -> None:

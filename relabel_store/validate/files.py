@@ -32,7 +32,7 @@ def check_nothing_missing(evidence: Evidence) -> Iterator[Problem]:
     called_for = [] if is_judged_there else _called_for(evidence)
     expected: dict[str, FileEntry | None] = {**dict.fromkeys(called_for), **recorded_files(evidence)}
     for name in sorted(expected):
-        if _size(evidence, name) is None:
+        if evidence.size(name) is None:
             entry = expected[name]
             what = "the file" if entry is None else f"a file of {entry.size_bytes} bytes"
             yield Problem(Place(file=name), "missing", what, RESTORE)
@@ -41,19 +41,14 @@ def check_nothing_missing(evidence: Evidence) -> Iterator[Problem]:
 def _called_for(evidence: Evidence) -> Iterator[str]:
     """Yield the files that have to be there: all of a finished store; what one begins with of another."""
     if evidence.is_finished:
-        yield from finished_files(evidence)
+        yield from finished_files(
+            evidence, len(evidence.inventory.sizes) + 1
+        )  # one more than can all be there
         return
     manifest, encoding = evidence.manifest, evidence.encoding
     assert manifest is not None
     assert encoding is not None
     yield from [encoding.manifest_file, encoding.samples_file, *encoding.fixed_files(manifest)]
-
-
-def _size(evidence: Evidence, name: str) -> int | None:
-    size = evidence.inventory.sizes.get(name)
-    if size is None and not evidence.inventory.is_whole:
-        size = evidence.files.size(name)
-    return size
 
 
 @check("RS112", "F61", "F74", "F53")
@@ -84,14 +79,14 @@ def _may_be_there(evidence: Evidence, name: str) -> bool:
     is_partial = name.rpartition("/")[2].startswith(".") and name.endswith(".partial")
     if is_partial or evidence.manifest is None or evidence.encoding is None:
         return is_partial or evidence.manifest is None
-    return name in evidence.names_of_a_build
+    return evidence.is_of_a_build(name)
 
 
 @check("RS113", "F62", spoils=True)
 def check_nothing_empty(evidence: Evidence) -> Iterator[Problem]:
     """No file of a store is empty."""
     for name in sorted({spec.COMPLETE_FILE, *recorded_files(evidence)}):
-        if evidence.inventory.sizes.get(name) == 0:
+        if evidence.size(name) == 0:
             yield Problem(Place(file=name), "an empty file", "what was written", RESTORE)
 
 
@@ -99,7 +94,7 @@ def check_nothing_empty(evidence: Evidence) -> Iterator[Problem]:
 def check_sizes(evidence: Evidence) -> Iterator[Problem]:
     """Files have the size that is recorded."""
     for name, entry in sorted(recorded_files(evidence).items()):
-        size = _size(evidence, name)
+        size = evidence.size(name)
         if size and size != entry.size_bytes:
             yield Problem(
                 Place(file=name),
@@ -113,8 +108,8 @@ def check_sizes(evidence: Evidence) -> Iterator[Problem]:
 def check_digests_of_documents(evidence: Evidence) -> Iterator[Problem]:
     """Files that describe a store, all JSON and the sample table, have the SHA-256 that is recorded."""
     for name, entry in sorted(described_files(evidence).items()):
-        if evidence.inventory.sizes.get(name, entry.size_bytes) != entry.size_bytes:
-            continue  # that is RS113 or RS114
+        if evidence.size(name) != entry.size_bytes:
+            continue  # that is RS111, RS113 or RS114
         found = evidence.entry(name)
         if found is not None and found != entry:
             yield Problem(
@@ -135,4 +130,4 @@ def is_description(name: str) -> bool:
     return name.endswith(".json") or name.rpartition("/")[2] == spec.SAMPLES_FILE
 
 
-RULES = (check_nothing_missing, check_nothing_else, check_nothing_empty, check_sizes)
+OF_RECORDED = (check_nothing_missing, check_nothing_empty, check_sizes, check_digests_of_documents)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from relabel_store import spec
 from relabel_store.store.journal import PartRecord, is_part_of, record_path
-from relabel_store.validate.evidence import Evidence, json_object, part_record
+from relabel_store.validate.documents import json_object, part_record
+from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
 
@@ -65,6 +69,17 @@ def sound_records(evidence: Evidence) -> Iterator[PartRecord]:
     for _, record in sorted(evidence.records.items()):
         if is_part_of(record, manifest):
             yield record
+
+
+def bad_rows_of(evidence: Evidence) -> NDArray[np.int64] | None:
+    """Return the rows of bad images, rising; None unless every part of a finished store has a sound record."""
+    manifest = evidence.manifest
+    assert manifest is not None
+    records = list(sound_records(evidence))
+    if not evidence.is_finished or len(records) != manifest.num_parts:
+        return None
+    rows = [bad.row for record in records for bad in record.bad_images if bad.row in record.rows]
+    return np.unique(np.array(rows, np.int64))
 
 
 @check("RS503", "F51")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from relabel_store import spec
 from relabel_store.manifest import Manifest, State
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.parquet_v1 import part_file, part_schema
-from relabel_store.validate.evidence import json_object
+from relabel_store.validate.documents import json_object
+from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Finding, Place, Problem
 from relabel_store.validate.rule import check
 
@@ -55,6 +57,14 @@ def footer_findings(
         return
     for rule in _OF_FOOTER:
         yield from rule(footer)
+
+
+def footers_of(evidence: Evidence) -> Callable[[int, Path | bytes], Iterator[Finding]] | None:
+    """Return what looks at how a file of a part describes itself; None where the encoding's files do not."""
+    if evidence.manifest is None or evidence.manifest.encoding.name != spec.ENCODING_PARQUET:
+        return None
+    assert evidence.manifest_document is not None
+    return partial(footer_findings, evidence.manifest, evidence.manifest_document)
 
 
 @check("RS321", "F71", spoils=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from relabel_store import spec
@@ -19,7 +20,7 @@ from relabel_store.store.journal import PartRecord
 from relabel_store.store.parquet_v1 import ParquetParts
 from relabel_store.store.samples import column_values
 from relabel_store.store.zarr_v1 import damaged_chunks
-from relabel_store.validate.evidence import read_regular
+from relabel_store.validate.documents import read_regular
 from relabel_store.validate.finding import Finding, Place, Problem
 from relabel_store.validate.rule import Level, check
 from relabel_store.validate.sample_facts import SampleFacts, labelled_rows, without_bad_images
@@ -107,6 +108,18 @@ def read_file(files: StoreFiles, name: str) -> tuple[bytes, FileEntry | str]:
     return (b"", "missing") if data is None else (data, FileEntry.of_bytes(data))
 
 
+@check("RS604", level=Level.CONTENT, spoils=True)
+def check_expansion(place: Place, decoded_bytes: int, file_bytes: int) -> Iterator[Problem]:
+    """A part can be decoded: it takes at most 1 GiB, or 1,000 times the size of its files."""
+    if decoded_bytes > max(_MOST_BYTES, _MOST_TIMES * file_bytes):
+        yield Problem(
+            place,
+            f"parts of {decoded_bytes / 1e9:,.1f} GB, from files of {file_bytes:,} bytes",
+            "no more than 1,000 times that",
+            "grid, k, shard_rows or the files are not what they claim: do not read it",
+        )
+
+
 class SoundParts:
     """Reads parts, and says what is wrong with their files; see `scan.PartReader`.
 
@@ -118,6 +131,8 @@ class SoundParts:
         Files that were found to be unsound before.
     is_decoding
         False to read and compare the files only.
+    judge_file
+        What else is to look at the bytes of each file of a part.
     """
 
     def __init__(
@@ -129,6 +144,7 @@ class SoundParts:
         spoiled: Collection[str],
         *,
         is_decoding: bool = True,
+        judge_file: Callable[[int, bytes], Iterator[Finding]] | None = None,
     ) -> None:
         self._files = files
         self._manifest = manifest
@@ -136,6 +152,7 @@ class SoundParts:
         self._facts = facts
         self._spoiled = frozenset(spoiled)
         self._is_decoding = is_decoding
+        self._judge_file = judge_file
         self._listed = listed or {}
         self._shards = _strict_shards(self._encoding, files, manifest, listed)
 
@@ -157,6 +174,8 @@ class SoundParts:
         if self._encoding.name == spec.ENCODING_ZARR:
             for name in names:
                 findings += check_chunk_checksums(name, self._manifest, record.rows, data[name])
+        if self._judge_file is not None:
+            findings += [found for name in names for found in self._judge_file(record.part, data[name])]
         part = None if findings else self._decode(record, data, into, findings)
         return findings, part
 
@@ -172,22 +191,24 @@ class SoundParts:
 
         try:
             self._shards.read_part(record.part, fetch, into)
-            is_labelled, class_index = self._facts_of(record, fetch)
+            samples = None if self._facts is not None else self._shards.read_samples(record.part, fetch)
+            if samples is not None:
+                samples.validate(full=True)  # that text is UTF-8, say
         except _UNDECODABLE as error:
             text = " ".join(str(error).split())[:300] or type(error).__name__
             findings += check_decodable(Place(file=reading or next(iter(data))), text)
             return None
-        return ScannedPart(self._manifest, record, into, is_labelled, class_index)
+        is_labelled, class_index = self._facts_of(record, samples)
+        return ScannedPart(self._manifest, record, into, is_labelled, class_index, samples)
 
     def _facts_of(
-        self, record: PartRecord, fetch: Callable[[str], bytes]
+        self, record: PartRecord, samples: pa.Table | None
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
         if self._facts is not None:
             return self._facts.of_part(record)
-        table = self._shards.read_samples(record.part, fetch)
-        if table is None:
+        if samples is None:
             return without_bad_images(record), None
-        return labelled_rows(table["status"]), column_values(table["class_index"])
+        return labelled_rows(samples["status"]), column_values(samples["class_index"])
 
 
 def _strict_shards(

@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from relabel_store.errors import OptionError
 from relabel_store.store.files import StoreFiles
 from relabel_store.store.location import is_url, open_files
 from relabel_store.validate.content import ContentStage
 from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.report import Findings, Report
 from relabel_store.validate.rule import Level
+from relabel_store.validate.scan import Scan
 from relabel_store.validate.stage import Stage, ValidationObserver
 from relabel_store.validate.structure import StructureStage, judge_foundation
 
@@ -21,6 +23,7 @@ def validate_store(
     *,
     level: Level | str | None = None,
     stages: Sequence[Stage] = (),
+    scans: Sequence[Scan] = (),
     observer: ValidationObserver | None = None,
 ) -> Report:
     """Return what is wrong with a store.
@@ -34,7 +37,9 @@ def validate_store(
     level
         ``structure`` (seconds) or ``content`` (a full read); None is both.
     stages
-        Further levels, which need more than the store.
+        Further levels, which need more than the store; they come after these.
+    scans
+        What else is to look at every part while level content reads them.
     observer
         Is told of the progress.
 
@@ -44,16 +49,20 @@ def validate_store(
         There is no store there.
     UnsupportedVersionError, UnknownEncodingError
         It is of a version or encoding that this release does not read.
+    OptionError
+        Scans, and a level that does not read the parts.
     OSError
         It cannot be read at all.
     """
+    if scans and level is not None and Level(level) is not Level.CONTENT:
+        raise OptionError(f"scans: level {Level(level).value!r}, expected 'content', which reads the parts")
     if isinstance(location, str | os.PathLike) and not is_url(location):
         files = open_files(Path(location).absolute())
     else:
         files = open_files(location)
     evidence, findings = Evidence(files), Findings()
     judge_foundation(evidence, findings)
-    chosen = _stages_of(None if level is None else Level(level))
+    chosen = _stages_of(None if level is None else Level(level), scans)
     for stage in [*chosen, *stages]:
         stage.run(evidence, findings, observer or ValidationObserver())
     manifest = evidence.manifest
@@ -69,8 +78,8 @@ def validate_store(
     )
 
 
-def _stages_of(level: Level | None) -> list[Stage]:
-    stages: list[Stage] = [StructureStage(), ContentStage()]
+def _stages_of(level: Level | None, scans: Sequence[Scan]) -> list[Stage]:
+    stages: list[Stage] = [StructureStage(is_alone=level is Level.STRUCTURE), ContentStage(scans)]
     return [stage for stage in stages if level is None or stage.level is level]
 
 

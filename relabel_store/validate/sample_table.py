@@ -27,7 +27,7 @@ from relabel_store.validate.sample_rules import (
 )
 
 _BY_ID = "sample-id"
-_SLICE = 131_072  # ids that are made strings at once
+_SLICE = 131_072  # lines that are looked at at once
 
 
 @check("RS412", "F46")
@@ -155,7 +155,7 @@ class SampleTableCheck:
 
 
 def table_pieces(source: Path | bytes) -> Iterator[pa.Table]:
-    """Yield the row groups of a sample table's file, in `samples.SCHEMA`.
+    """Yield the lines of a sample table's file, some at a time, in `samples.SCHEMA`.
 
     Raises
     ------
@@ -169,7 +169,6 @@ def table_pieces(source: Path | bytes) -> Iterator[pa.Table]:
         problem = column_problem(file.schema_arrow)
         if problem is not None:
             raise ValueError(problem)
-        for group in range(file.metadata.num_row_groups):
-            table = file.read_row_group(group, SCHEMA.names, use_threads=False)
-            table.validate(full=True)  # that text is UTF-8, say
-            yield table
+        for batch in file.iter_batches(_SLICE, columns=SCHEMA.names, use_threads=False):
+            batch.validate(full=True)  # that text is UTF-8, say
+            yield pa.Table.from_batches([batch])

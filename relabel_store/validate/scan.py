@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from relabel_store.manifest import Manifest
@@ -36,6 +37,8 @@ class ScannedPart:
         bool ``(n,)``: which rows have a label, as the sample table says.
     class_index
         int64 ``(n,)``: the teacher's class of the folder, -1 where unknown; None where the sample table cannot be read.
+    samples
+        Its lines of the sample table, where they lie in the files of the part.
     """
 
     manifest: Manifest
@@ -43,6 +46,7 @@ class ScannedPart:
     arrays: Arrays
     is_labelled: NDArray[np.bool_]
     class_index: NDArray[np.int64] | None
+    samples: pa.Table | None = None
 
     @property
     def part(self) -> int:

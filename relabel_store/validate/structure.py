@@ -6,16 +6,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from relabel_store import spec
 from relabel_store.errors import FormatError
-from relabel_store.validate import completion, facts, files, journal, manifests, traces, zarr_arrays
+from relabel_store.validate import (
+    completion,
+    facts,
+    files,
+    journal,
+    manifests,
+    parquet_files,
+    traces,
+    zarr_arrays,
+)
 from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Finding, Place
-from relabel_store.validate.parquet_files import footer_findings
 from relabel_store.validate.report import Findings
 from relabel_store.validate.rule import Level
 from relabel_store.validate.sample_rules import check_table_readable
@@ -26,23 +32,23 @@ _UNREADABLE = (pa.ArrowException, ValueError, OSError)
 
 
 def judge_foundation(evidence: Evidence, findings: Findings) -> None:
-    """Look at ``complete.json`` and the manifest, which every level rests on."""
-    for rule in (*completion.RULES, *manifests.RULES):
+    """Look at ``complete.json``, the manifest and what they record of files: every level rests on them."""
+    for rule in (*completion.RULES, *manifests.RULES, *files.OF_RECORDED):
         findings.add(rule(evidence))
-    findings.add(files.check_digests_of_documents(evidence))
 
 
 @dataclass(frozen=True)
 class StructureStage:
     """What can be told in seconds."""
 
+    is_alone: bool = True
+    """Whether no other level reads the files of parts."""
     level: Level = Level.STRUCTURE
 
     def run(self, evidence: Evidence, findings: Findings, observer: ValidationObserver) -> None:
         """Look at everything but the label maps."""
         del observer
-        for rule in files.RULES:
-            findings.add(rule(evidence))
+        findings.add(files.check_nothing_else(evidence))
         if not evidence.inventory.is_whole:
             findings.skip("files that are not listed", "the server does not say what lies there")
         findings.add(traces.check_traces(evidence))
@@ -57,6 +63,10 @@ class StructureStage:
         findings.add(facts.check_facts(evidence))
         _judge_encoding(evidence, findings)
         _judge_samples(evidence, findings)
+        if self.is_alone and evidence.has_samples_in_remote_parts:
+            findings.skip(
+                "sample table", "it lies in the files of parts, which level content reads as a whole"
+            )
 
 
 def _judge_encoding(evidence: Evidence, findings: Findings) -> None:
@@ -70,11 +80,11 @@ def _judge_encoding(evidence: Evidence, findings: Findings) -> None:
         for document in zarr_arrays.array_documents_of(evidence):
             for of_array in zarr_arrays.OF_ARRAYS:
                 findings.add(of_array(document))
-    if manifest.encoding.name == spec.ENCODING_PARQUET and evidence.files.path is not None:
-        assert evidence.manifest_document is not None
+    judge_file = None if evidence.files.path is None else parquet_files.footers_of(evidence)
+    if judge_file is not None:
+        assert evidence.files.path is not None
         for part, name in _files_of_parts(evidence, findings):
-            source = evidence.files.path / name
-            findings.add(footer_findings(manifest, evidence.manifest_document, part, source))
+            findings.add(judge_file(part, evidence.files.path / name))
 
 
 def _files_of_parts(evidence: Evidence, findings: Findings) -> Iterator[tuple[int, str]]:
@@ -84,7 +94,7 @@ def _files_of_parts(evidence: Evidence, findings: Findings) -> Iterator[tuple[in
     assert encoding is not None
     for part in sorted(evidence.records):
         for name in encoding.files_of_part(manifest, part) if 0 <= part < manifest.num_parts else ():
-            if name not in findings.spoiled and name in evidence.inventory.sizes:
+            if name not in findings.spoiled and evidence.size(name) is not None:
                 yield part, name
 
 
@@ -93,10 +103,10 @@ def _judge_samples(evidence: Evidence, findings: Findings) -> None:
     manifest, encoding = evidence.manifest, evidence.encoding
     assert manifest is not None
     assert encoding is not None
-    table = SampleTableCheck(manifest, Place(file=evidence.manifest_place), bad_rows_of(evidence))
+    table = SampleTableCheck(manifest, Place(file=evidence.manifest_place), journal.bad_rows_of(evidence))
     if not (encoding.is_self_contained and evidence.is_finished):
         name = encoding.samples_file
-        if name in findings.spoiled or name not in evidence.inventory.sizes:
+        if name in findings.spoiled or evidence.size(name) is None:
             findings.skip("sample table", f"{name!r} is damaged or missing")
             return
         path = evidence.files.path
@@ -139,17 +149,6 @@ def _judge_pieces(evidence: Evidence, findings: Findings, table: SampleTableChec
             return
         findings.add(table.add(parts[part], piece))
     findings.add(table.conclude())
-
-
-def bad_rows_of(evidence: Evidence) -> NDArray[np.int64] | None:
-    """Return the rows of bad images, rising; None unless every part of a finished store has a sound record."""
-    manifest = evidence.manifest
-    assert manifest is not None
-    records = list(journal.sound_records(evidence))
-    if not evidence.is_finished or len(records) != manifest.num_parts:
-        return None
-    rows = [bad.row for record in records for bad in record.bad_images if bad.row in record.rows]
-    return np.unique(np.array(rows, np.int64))
 
 
 def _line(error: Exception) -> str:

@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from relabel_store import spec
-from relabel_store.validate.evidence import Evidence, json_object
+from relabel_store.validate.documents import json_object
+from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
 
 _TRACES = {
+    "a URL with credentials": re.compile(
+        r"://[^/\s@]*@|[?&][\w-]*(?:token|signature|secret|passw|key)[\w-]*=", re.I
+    ),
     # From the first character on, or at least two folders deep and not the path of a URL.
     "an absolute path": re.compile(
         r"\A/[\w.]|(?<![\w./:~-])(?:/[\w.@+-]+){2,}|(?<!\w)[A-Za-z]:\\[\w.]|(?<!\\)\\\\\w+\\\w|(?<!\w)file://"
     ),
     "a home folder": re.compile(r"(?<![\w/])~[\w-]*/"),
     "a user at a host": re.compile(r"(?<![\w./@+-])[A-Za-z_][\w.-]*@[A-Za-z0-9][\w.-]*"),
-    "a URL with credentials": re.compile(
-        r"://[^/\s@]*@|[?&][\w-]*(?:token|signature|secret|passw|key)[\w-]*=", re.I
-    ),
     "a time": re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d"),
 }
 # Fields by whose name alone they are none of a finished store.
@@ -62,11 +63,9 @@ def _find(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
     if isinstance(value, dict):
         for name, item in value.items():
             inner = f"{path}.{name}" if path else str(name)
-            if name in _FREE_TEXT:
-                continue
             if _FIELDS.fullmatch(str(name)) and not isinstance(item, dict):
                 yield inner, f"a field {name!r}", str(item)
-            else:
+            elif name not in _FREE_TEXT:
                 yield from _find(item, inner)
     elif isinstance(value, list):
         for position, item in enumerate(value):

@@ -10,7 +10,8 @@ from typing import Any
 from relabel_store import spec
 from relabel_store.manifest import Layout
 from relabel_store.store.arrays import ArraySpec, array_specs
-from relabel_store.validate.evidence import Evidence, json_object
+from relabel_store.validate.documents import json_object
+from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
 

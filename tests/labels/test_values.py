@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from relabel_store.errors import RelabelStoreError, ValueRangeError
-from relabel_store.labels.values import ValueStep
+from relabel_store.labels.values import ValueStep, as_float32, order_of, value_of_order
 
 STEPS = [2.0**-exponent for exponent in range(11)]
 
@@ -123,3 +123,34 @@ def test_a_step_that_float16_cannot_keep_is_refused(step: str) -> None:
 
 def test_a_value_out_of_range_is_an_error_of_ours() -> None:
     assert issubclass(ValueRangeError, RelabelStoreError)
+
+
+# The bits of float16: all of them
+
+
+EVERY = np.arange(65_536, dtype=np.uint16).view(np.float16)
+FINITE = EVERY[np.isfinite(EVERY)]
+
+
+def test_integers_are_ordered_as_the_numbers_they_stand_for() -> None:
+    numbers = np.sort(FINITE.astype(np.float32))
+    np.testing.assert_array_equal(np.sort(order_of(FINITE)), order_of(numbers.astype(np.float16)))
+    is_less = np.diff(order_of(numbers.astype(np.float16)).astype(int)) > 0
+    np.testing.assert_array_equal(is_less, np.diff(numbers) > 0)
+
+
+def test_an_integer_leads_back_to_its_number() -> None:
+    back = [value_of_order(int(order)) for order in order_of(FINITE)]
+    np.testing.assert_array_equal(back, FINITE.astype(np.float64))
+
+
+@pytest.mark.parametrize("scale", [1.0, 8.0, 2.0**-10])
+def test_float16_becomes_float32_as_numpy_has_it(scale: float) -> None:
+    found = as_float32(FINITE, scale)
+    np.testing.assert_array_equal(found, FINITE.astype(np.float32) * np.float32(scale), strict=True)
+
+
+def test_arrays_that_are_no_block_of_memory_are_converted_too() -> None:
+    some = FINITE[:60_000].reshape(3, -1, 4)[:, ::2]
+    np.testing.assert_array_equal(as_float32(some), some.astype(np.float32))
+    np.testing.assert_array_equal(order_of(some), order_of(some.copy()))
