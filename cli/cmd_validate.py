@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options, report_text
+
+if TYPE_CHECKING:
+    from relabel_store.images.source import ImageSource
+    from relabel_store.validate.stage import Stage
 
 
 @click.command()
@@ -15,18 +21,46 @@ from . import options, report_text
 @click.option(
     "--level",
     type=click.Choice(["structure", "content"]),
-    help="Look at one level only.  [default: both]",
+    help="Look at one level of the store only.  [default: both]",
+)
+@click.option(
+    "--images",
+    metavar="SOURCE",
+    help="Compare the images that were labelled: each is read once. A folder, tar, Parquet, shards, a list, or a URL.",
+)
+@click.option(
+    "--recompute",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Label N of the images again with the recorded teacher, and compare.",
+)
+@click.option(
+    "--teacher", metavar="NAME", help="The teacher, where the store cannot name it: module:factory."
+)
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="The file that the teacher's weights came from."
 )
 @click.option("--strict", is_flag=True, help="Count warnings as errors.")
 @options.json_option
 @click.pass_context
 def validate(
-    ctx: click.Context, *, store: Path | str, level: str | None, strict: bool, as_json: bool
+    ctx: click.Context,
+    *,
+    store: Path | str,
+    level: str | None,
+    images: str | None,
+    recompute: int | None,
+    teacher: str | None,
+    weights: Path | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Check STORE against the format: whether it is whole, and its labels can be what they claim.
 
     Level `structure` takes seconds: manifest, file names and sizes, journal and sample table. Level `content` reads
-    every byte once, at about the speed of the disk: digests, checksums, and every label.
+    every byte once, at about the speed of the disk: digests, checksums, every label, and whether all labels together
+    make sense. --images reads every image once: the same files, sizes and class folders as recorded; and holds the
+    label maps of 200 against their photos. --recompute loads the teacher, and takes as long as a build of N images.
 
     Exit status 0 means valid, 1 errors, 3 that there is no store that this release can read. A store that is still
     being built is checked as far as it is recorded, and is an error.
@@ -35,7 +69,38 @@ def validate(
 
     from .progress import show_validation
 
+    if recompute is not None and images is None:
+        raise click.UsageError("--recompute: labels are made of images; give --images too")
+    if recompute is None and (teacher is not None or weights is not None):
+        raise click.UsageError("--teacher, --weights: are for --recompute; give that too, or leave them out")
+    stages: list[Stage] = []
+    if images is not None:
+        stages = _stages_of_images(images, recompute, teacher, weights)
     with show_validation(is_quiet=bool(ctx.obj)) as observer:
-        report = validate_store(store, level=level, observer=observer)
+        report = validate_store(store, level=level, stages=stages, observer=observer)
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else report_text.render(report))
     ctx.exit(1 if report.has_errors(strict=strict) else 0)
+
+
+def _stages_of_images(
+    location: str, recompute: int | None, teacher: str | None, weights: Path | None
+) -> list[Stage]:
+    """Return the levels that need images."""
+    from relabel_store.images.recognise import open_images
+    from relabel_store.validate.images import ImagesStage
+    from relabel_store.validate.photos import PhotoSenseStage
+
+    images = open_images(location)
+    stages: list[Stage] = [ImagesStage(images), PhotoSenseStage(images)]
+    if recompute is not None:
+        stages.append(_teacher_stage(images, recompute, teacher, weights))
+    return stages
+
+
+def _teacher_stage(images: ImageSource, samples: int, teacher: str | None, weights: Path | None) -> Stage:
+    from relabel_store.generate.relabel import RecordedTeacher
+    from relabel_store.validate.teacher import TeacherStage
+
+    # For --teacher module:factory, as `python -m` finds modules in the folder that it is started in.
+    sys.path.insert(0, str(Path.cwd()))
+    return TeacherStage(images, RecordedTeacher(teacher=teacher, weights=weights), samples)
