@@ -6,10 +6,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from relabel_store.validate import content, image_rules, sense_rules, structure, teacher
+from relabel_store.validate import content, image_rules, labels, sense_rules, structure, teacher
 from relabel_store.validate.rule import CHECKS, Check, Level
 
-_MODULES = (content, image_rules, sense_rules, structure, teacher)  # import every module that has checks
+_MODULES = (
+    content,
+    image_rules,
+    labels,
+    sense_rules,
+    structure,
+    teacher,
+)  # import every module that has checks
 
 _HEAD = """# Checks
 

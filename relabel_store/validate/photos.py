@@ -25,8 +25,6 @@ from relabel_store.validate.sample_facts import labelled_rows
 from relabel_store.validate.sense_rules import check_coverage, check_orientation, check_own_photos
 from relabel_store.validate.stage import ValidationObserver
 
-_Colours = tuple[NDArray[np.float64], NDArray[np.float64], np.bool_]
-
 MOST_PHOTOS = 200  # a hundred decide what anything decides
 _MIN_OWN = 100  # photos, before anything is made of maps that do not fit them
 _OWN_Z = 2.0  # real maps of 100 real photos reach 7 and more
@@ -68,14 +66,17 @@ class PhotoSenseStage:
         except (RelabelStoreError, OSError) as error:
             findings.skip(what, f"labels cannot be read ({' '.join(str(error).split())[:200]})")
             return
-        seen = [colours[at] for at in decoded]
-        whole, middle, is_long = (
-            np.stack([photo[way] for photo in seen if photo is not None]) for way in range(3)
+        seen = [photo for photo in colours if photo is not None]
+        photos = _Photos(
+            store.manifest,
+            maps,
+            np.stack([photo.whole for photo in seen]),
+            np.stack([photo.middle for photo in seen]),
+            np.array([photo.is_long for photo in seen]),
         )
-        photos = _Photos(store.manifest, maps, whole, middle, is_long)
         findings.add(photos.judge(Place(file=evidence.manifest_place, field="geometry"), findings))
 
-    def _colours(self, row: int, grid: tuple[int, int], observer: ValidationObserver) -> _Colours | None:
+    def _colours(self, row: int, grid: tuple[int, int], observer: ValidationObserver) -> _Photo | None:
         observer.on_part()
         try:
             data = self.images.read(row)
@@ -85,7 +86,16 @@ class PhotoSenseStage:
         if found is None or header is None:
             return None
         sides = sorted(header[:2])
-        return found[0], found[1], np.bool_(sides[1] >= MIN_ELONGATION * sides[0])
+        return _Photo(found[0], found[1], sides[1] >= MIN_ELONGATION * sides[0])
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """Of one photo what `_Photos` has of all."""
+
+    whole: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    is_long: bool
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class SenseScan:
 def _judge_rows(rows: NDArray[np.int64], digests: NDArray[np.uint64]) -> Iterator[Finding]:
     _, first = np.unique(digests, return_index=True)
     count = len(rows) - len(first)
-    if count > max(_MOST_REPEATED * len(rows), 1):
+    if len(rows) >= MIN_ROWS and count > max(_MOST_REPEATED * len(rows), 1):
         is_repeated = np.ones(len(rows), np.bool_)
         is_repeated[first] = False
         yield from check_distinct_rows(int(rows[is_repeated][0]), count, len(rows))
