@@ -104,14 +104,19 @@ def sample_ids(n: int) -> list[str]:
     return sorted(ids)
 
 
-def write(path: Path, ids: list[str]) -> None:
+def large_manifest(ids: list[str]) -> Manifest:
+    """Return the manifest of the store."""
+    manifest = make_manifest(len(ids), grid=(15, 15), k=5, num_classes=1000, shard_rows=4096, chunk_rows=256)
+    return replace(manifest, images=replace(manifest.images, digest=digest_of_ids(ids)))
+
+
+def write(path: Path, ids: list[str], manifest: Manifest | None = None) -> None:
     """Write the store: one part of made-up maps again and again, compressed once.
 
     Random maps compress badly and slowly, which would measure nothing here but the compressor.
     """
     zarr_v1.encode_shard = cache_by_size(zarr_v1.encode_shard)
-    manifest = make_manifest(len(ids), grid=(15, 15), k=5, num_classes=1000, shard_rows=4096, chunk_rows=256)
-    manifest = replace(manifest, images=replace(manifest.images, digest=digest_of_ids(ids)))
+    manifest = large_manifest(ids) if manifest is None else manifest
     part = replace(manifest, num_samples=4096, images=replace(manifest.images, count=4096))
     maps = make_label_maps(np.random.default_rng(0), part)
     first = make_part(part, maps, 0)

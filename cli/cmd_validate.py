@@ -64,15 +64,16 @@ def validate(
 ) -> None:
     """Check STORE against the format: whether it is whole, and its labels can be what they claim.
 
-    Level `structure` takes seconds: manifest, file names and sizes, journal and sample table. Level `content` reads
-    every byte once, at about the speed of the disk: digests, checksums, every label, and whether all labels together
-    make sense. --images reads every image once: the same files, sizes and class folders as recorded; and holds the
-    label maps of 200 against their photos. --recompute loads the teacher, and takes as long as a build of N images.
+    Level structure takes seconds: manifest, names and sizes of files, journal, and sample table. Level content reads
+    every byte once and looks at every label, and whether all of them together make sense: about twice as long as
+    decoding them, on all cores. --images reads every image once: the same files, sizes and class folders as recorded;
+    and holds the label maps of 200 against their photos. --recompute loads the teacher, and takes as long as a build
+    of N images.
 
     Labels of another form that `convert` reads are validated too: whether all of them can be read, and make sense.
 
-    Exit status 0 means valid, 1 errors, 3 that there is no store that this release can read. A store that is still
-    being built is checked as far as it is recorded, and is an error.
+    Exit status 0 means valid; 1 that there are errors; 3 that there is no store that this release reads. A store that
+    is still being built is checked as far as it is recorded, and is an error.
     """
     from .progress import show_validation
 

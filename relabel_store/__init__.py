@@ -1,4 +1,4 @@
-"""Dense teacher label maps for image classifiers: build them, open them, look at them.
+"""Dense teacher label maps for image classifiers: build them, open them, look at them, check them.
 
 Importing this package loads neither torch nor zarr nor pyarrow; each name brings in what it needs.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relabel_store.manifest import Manifest as Manifest
     from relabel_store.store.reader import LabelStore as LabelStore
     from relabel_store.store.reader import open_store as open_store
+    from relabel_store.validate.run import validate_store as validate_store
 
 _HOMES = {
     "LabelMap": "relabel_store.labels.maps",
@@ -27,9 +28,20 @@ _HOMES = {
     "build": "relabel_store.generate.build",
     "convert": "relabel_store.convert.run",
     "open_store": "relabel_store.store.reader",
+    "validate_store": "relabel_store.validate.run",
 }
 
-__all__ = ["LabelMap", "LabelMaps", "LabelStore", "Manifest", "__version__", "build", "convert", "open_store"]
+__all__ = [
+    "LabelMap",
+    "LabelMaps",
+    "LabelStore",
+    "Manifest",
+    "__version__",
+    "build",
+    "convert",
+    "open_store",
+    "validate_store",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -218,7 +218,9 @@ def test_training_does_not_load_pandas(tmp_path: Path, rng: object) -> None:
     assert "pandas" not in loaded_by(TRAIN, *arguments)
 
 
-@pytest.mark.parametrize("name", ["LabelMap", "LabelMaps", "LabelStore", "Manifest", "open_store", "build"])
+@pytest.mark.parametrize(
+    "name", ["LabelMap", "LabelMaps", "LabelStore", "Manifest", "build", "open_store", "validate_store"]
+)
 def test_what_the_package_offers_can_be_had_from_it(name: str) -> None:
     code = f"import relabel_store; assert {name!r} in dir(relabel_store); relabel_store.{name}"
     assert "relabel_store" in loaded_by(code)

@@ -172,7 +172,8 @@ def _integers(numbers: NDArray[np.int64]) -> pa.Array:
     return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
 
 
-def _strings(strings: Sequence[str]) -> pa.Array:
+def text_array(strings: Sequence[str]) -> pa.Array:
+    """Return strings as a column of large strings."""
     encoded = [string.encode() for string in strings]
     ends = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(one) for one in encoded], out=ends[1:])
@@ -270,7 +271,7 @@ class SampleIndex:
 
     def rows_of(self, sample_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each sample, int64 ``(n,)``; -1 where there is none of its id."""
-        rows = pc.index_in(_strings(sample_ids), value_set=self._ids.cast(pa.large_string()))
+        rows = pc.index_in(text_array(sample_ids), value_set=self._ids.cast(pa.large_string()))
         return column_values(rows)
 
     def _near(self, sample_id: str, position: int) -> list[str]:

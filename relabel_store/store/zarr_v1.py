@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -374,7 +375,12 @@ class ZarrArrays:
     def _is_encoded_as_ours(self, name: str) -> bool:
         """Tell whether an array has the codecs that this release writes; the format allows others."""
         document = read_json(self._document(name))
-        return bool(document["codecs"] == array_documents(self._manifest)[name]["codecs"])
+        return bool(document["codecs"] == self._own_documents[name]["codecs"])
+
+    @cached_property
+    def _own_documents(self) -> dict[str, dict[str, Any]]:
+        """The ``zarr.json`` of each array as this release writes it, which takes Zarr as long as decoding a part."""
+        return array_documents(self._manifest)
 
     def _open(self, name: str, store: LocalStore | MemoryStore) -> zarr.Array[Any]:
         array = zarr.open_array(store, path=name, mode="r", zarr_format=3)
@@ -398,7 +404,7 @@ class ZarrArrays:
             raise DamagedFileError(
                 f"store file {file!r}: {error}; restore it or build the store again"
             ) from error
-        if found != array_documents(self._manifest)[name]:
+        if found != self._own_documents[name]:
             raise DamagedFileError(
                 f"store file {file!r}: not the array that the manifest describes; restore it or build the store again"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
@@ -140,10 +141,12 @@ class Evidence:
     @cached_property
     def manifest(self) -> Manifest | None:
         """The manifest, where it keeps to its schema, its fields fit each other, and it lies where it should."""
-        if self.claimed is None or self.manifest_document is None or not self.is_manifest_in_place:
+        if self.claimed is None or not self.is_manifest_in_place:
             return None
         try:
-            return Manifest.from_dict(self.manifest_document)
+            return Manifest(
+                **{field.name: getattr(self.claimed, field.name) for field in fields(self.claimed)}
+            )
         except FormatError:
             return None
 

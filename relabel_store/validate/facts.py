@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow as pa
 
 from relabel_store.errors import FormatError
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import PartRecord, facts_path
-from relabel_store.store.samples import FACTS_SCHEMA, Status, from_parquet
+from relabel_store.store.samples import FACTS_SCHEMA, from_parquet
 from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.journal import sound_records
 from relabel_store.validate.rule import check
-from relabel_store.validate.sample_facts import labelled_rows, without_bad_images
+from relabel_store.validate.sample_facts import BAD_IMAGE, LABELLED, status_codes, without_bad_images
 
 _REBUILD = "run the same build again, which builds its part anew"
 
@@ -45,8 +44,8 @@ def _problem(evidence: Evidence, record: PartRecord, data: bytes | None) -> str 
         return f"no facts ({error})"
     if len(facts) != len(record.rows):
         return f"{len(facts)} rows of {len(record.rows)}"
-    known = pa.array([Status.LABELLED.value, Status.BAD_IMAGE.value])
-    has_others = not set(facts["status"].unique().to_pylist()) <= set(known.to_pylist())
-    if has_others or not np.array_equal(labelled_rows(facts["status"]), without_bad_images(record)):
+    # Of a finished part every image was looked at.
+    is_bad = ~without_bad_images(record)
+    if not np.array_equal(status_codes(facts["status"]), np.where(is_bad, BAD_IMAGE, LABELLED)):
         return "other statuses than the bad images of the record"
     return None

@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from relabel_store.store.journal import PartRecord
-from relabel_store.store.samples import SCHEMA, Status, column_values, from_parquet
+from relabel_store.store.samples import SCHEMA, Status, column_values, from_parquet, text_array
+
+LABELLED, BAD_IMAGE, MISSING = map(list(Status).index, (Status.LABELLED, Status.BAD_IMAGE, Status.MISSING))
 
 
 @dataclass(frozen=True)
@@ -58,4 +60,9 @@ def without_bad_images(record: PartRecord) -> NDArray[np.bool_]:
 
 def labelled_rows(status: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Tell which rows a column of statuses calls labelled: bool ``(n,)``."""
-    return np.asarray(pc.equal(status, Status.LABELLED.value).to_numpy(), np.bool_)
+    return np.asarray(status_codes(status) == LABELLED, np.bool_)
+
+
+def status_codes(status: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return the position of each status among `samples.Status`, -1 where it is none: int64 ``(n,)``."""
+    return column_values(pc.index_in(status.cast(pa.large_string()), value_set=text_array(list(Status))))

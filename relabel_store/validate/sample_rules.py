@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from relabel_store.manifest import Manifest
-from relabel_store.store.samples import SCHEMA, Status, column_values
+from relabel_store.store.samples import SCHEMA, Status, column_values, text_array
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
+from relabel_store.validate.sample_facts import BAD_IMAGE, LABELLED, MISSING, labelled_rows, status_codes
 
 Mask = NDArray[np.bool_]
 
@@ -119,7 +120,7 @@ def check_ids(samples: Samples) -> Iterator[Problem]:
     if samples.is_of_folders:
         expected = pc.replace_substring_regex(samples.table["path"], _LAST_SUFFIX, r"\1")
     composed = pc.utf8_normalize(expected, form="NFC")
-    is_bad = mask_of(pc.or_(pc.not_equal(ids, composed), pc.equal(ids, "")))
+    is_bad = mask_of(pc.not_equal(ids, composed)) | _is_empty(ids)
 
     def found(at: int) -> str:
         path = f" of {text_at(samples.table['path'], at)}" if samples.is_of_folders else ""
@@ -132,7 +133,7 @@ def check_ids(samples: Samples) -> Iterator[Problem]:
 def check_paths(samples: Samples) -> Iterator[Problem]:
     """Paths are below the images' root: no absolute path, no URL, no `..`."""
     paths = samples.table["path"]
-    is_bad = mask_of(pc.match_substring_regex(paths, _OUTSIDE)) | mask_of(pc.equal(paths, ""))
+    is_bad = mask_of(pc.match_substring_regex(paths, _OUTSIDE)) | _is_empty(paths)
     yield from problems_of(
         samples, "path", is_bad, "a path below the root of the images", lambda at: text_at(paths, at)
     )
@@ -144,15 +145,13 @@ def check_class_names(samples: Samples) -> Iterator[Problem]:
     if not samples.is_of_folders:
         return
     paths, names = samples.table["path"], samples.table["class_name"]
-    folders = pc.if_else(
-        pc.match_substring(paths, "/"),
-        pc.replace_substring_regex(paths, r"(?s)/.*$", ""),
-        pa.scalar(None, pa.string()),
-    )
+    has_folder = mask_of(pc.match_substring(paths, "/"))
+    folders = pc.replace_substring_regex(paths, r"(?s)/.*$", "")
+    is_same = np.where(has_folder, mask_of(pc.equal(names, folders)), mask_of(pc.is_null(names)))
     yield from problems_of(
         samples,
         "class_name",
-        _differ(names, folders),
+        ~is_same & mask_of(pc.is_valid(paths)),
         "the first folder of the path",
         lambda at: f"{text_at(names, at)} of {text_at(paths, at)}",
     )
@@ -163,10 +162,11 @@ def check_class_indices(samples: Samples) -> Iterator[Problem]:
     """`class_index` is null or the class of the folder in the manifest's class list: it is never guessed."""
     found, names = samples.table["class_index"], samples.table["class_name"]
     index_of = samples.manifest.classes.index_of_folder()
-    known = pa.array(index_of.keys(), pa.string())
-    composed = pc.utf8_normalize(names, form="NFC")
-    expected = pa.array(index_of.values(), pa.int32()).take(pc.index_in(composed, known, skip_nulls=True))
-    is_bad = mask_of(pc.is_valid(found)) & _differ(found, expected)
+    composed = pc.utf8_normalize(names, form="NFC").cast(pa.large_string())
+    position = column_values(pc.index_in(composed, value_set=text_array(list(index_of))))
+    expected = np.array([*index_of.values(), -1], np.int64)[position]  # -1 where there is no such class
+    indices = column_values(found)
+    is_bad = mask_of(pc.is_valid(found)) & ((indices != expected) | (indices < 0))
     yield from problems_of(
         samples,
         "class_index",
@@ -189,7 +189,7 @@ def check_image_facts(samples: Samples) -> Iterator[Problem]:
     )
     if samples.manifest.build is None:
         return  # converted: nobody looked at the images
-    is_labelled = mask_of(pc.equal(table["status"], Status.LABELLED.value))
+    is_labelled = labelled_rows(table["status"])
     for name in ("width", "height", "sha256"):
         is_unknown = is_labelled & mask_of(pc.is_null(table[name]))
         yield from problems_of(samples, name, is_unknown, "that of the labelled image", lambda _: "null")
@@ -199,7 +199,7 @@ def check_image_facts(samples: Samples) -> Iterator[Problem]:
 def check_status(samples: Samples) -> Iterator[Problem]:
     """`status` is `labelled`, `bad-image` or `missing`."""
     status = samples.table["status"]
-    is_bad = ~mask_of(pc.is_in(status, pa.array([known.value for known in Status])), null=True)
+    is_bad = (status_codes(status) < 0) & mask_of(pc.is_valid(status))
     yield from problems_of(
         samples, "status", is_bad, "labelled, bad-image or missing", lambda at: text_at(status, at)
     )
@@ -215,17 +215,19 @@ def check_status_of_records(samples: Samples) -> Iterator[Problem]:
         return
     status = samples.table["status"]
     is_bad_image = np.isin(samples.rows, samples.bad_rows)
-    expected = np.where(is_bad_image, Status.BAD_IMAGE.value, Status.LABELLED.value)
-    is_known = mask_of(pc.is_in(status, pa.array([known.value for known in Status])))  # else it is RS410
-    is_other = mask_of(pc.equal(status, Status.LABELLED.value)) == is_bad_image
-    if samples.manifest.build is not None:
-        is_other |= mask_of(pc.equal(status, Status.BAD_IMAGE.value)) != is_bad_image
+    expected = np.where(is_bad_image, BAD_IMAGE, LABELLED)
+    codes = status_codes(status)
+    is_other = codes != expected
+    if samples.manifest.build is None:
+        is_other &= ~(is_bad_image & (codes == MISSING))
     yield from problems_of(
         samples,
         "status",
-        is_known & is_other,
+        (codes >= 0) & is_other,  # what is no status is RS410
         "what the records of the parts say",
-        lambda at: f"{text_at(status, at)} of a row that is {str(expected[at])!r} in the record of its part",
+        lambda at: (
+            f"{text_at(status, at)} of a row that is {list(Status)[expected[at]]!s} in the record of its part"
+        ),
     )
 
 
@@ -244,13 +246,11 @@ OF_SAMPLES = (
 
 def mask_of(column: pa.Array | pa.ChunkedArray, *, null: bool = False) -> Mask:
     """Return a column of booleans, with `null` in the place of nulls."""
-    return np.asarray(pc.fill_null(column, null).to_numpy(zero_copy_only=False), np.bool_)
+    return np.asarray(column_values(column, null=int(null)), np.bool_)
 
 
-def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:
-    """Tell where two columns differ; null equals null."""
-    both_null = mask_of(pc.and_(pc.is_null(one), pc.is_null(other)))
-    return ~(mask_of(pc.equal(one, other)) | both_null)
+def _is_empty(texts: pa.ChunkedArray) -> Mask:
+    return ~np.asarray(column_values(pc.binary_length(texts), null=1), np.bool_)
 
 
 def text_at(column: pa.Array | pa.ChunkedArray, at: int) -> str:

@@ -105,7 +105,7 @@ class SampleTableCheck:
         self._n = 0
         self._is_by_id = manifest.images.order == _BY_ID
         self._has_digest = True  # of ids that come in order and are all different
-        self._last = pa.array([None], pa.string())
+        self._last = pa.nulls(1, pa.string())
         self._kept: list[pa.Array] = []
         self._digest = IdDigest()
 
@@ -146,7 +146,7 @@ class SampleTableCheck:
         ids = pa.chunked_array(self._kept, pa.string()).cast(pa.large_string()).combine_chunks()
         order = pc.sort_indices(ids)
         ordered = ids.take(order)
-        before = pa.concat_arrays([pa.array([None], pa.large_string()), ordered[:-1]])[: len(ordered)]
+        before = pa.concat_arrays([pa.nulls(1, pa.large_string()), ordered[:-1]])[: len(ordered)]
         samples = Samples(self._manifest, self._file, 0, pa.table({"sample_id": ordered}), None)
         found = list(check_unique(samples, before, column_values(order)))
         yield from found

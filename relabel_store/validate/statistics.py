@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from relabel_store.manifest import Manifest
@@ -36,5 +37,5 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = str(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value)
     return text if len(text) <= 60 else f"{text[:60]}…"

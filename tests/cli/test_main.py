@@ -11,7 +11,7 @@ from relabel_store.cli.main import main
 import relabel_store
 
 Run = Callable[..., Result]
-COMMANDS = ("build", "cache", "demo", "inspect", "teachers")
+COMMANDS = ("build", "cache", "demo", "inspect", "teachers", "validate")
 
 
 def test_the_version_is_the_packages(run: Run):
@@ -61,8 +61,9 @@ def test_what_cannot_be_done_is_one_line_and_exits_with_3(run: Run, tmp_path: Pa
         (["build", "--help"], ("torch", "zarr", "pyarrow", "matplotlib", "timm")),
         (["teachers"], ("torch", "zarr", "matplotlib", "timm")),
         (["inspect", "STORE"], ("torch", "timm", "matplotlib")),
+        (["validate", "STORE"], ("torch", "timm", "matplotlib", "PIL")),
     ],
-    ids=["help", "build help", "teachers", "inspect"],
+    ids=["help", "build help", "teachers", "inspect", "validate"],
 )
 def test_a_command_loads_only_what_it_needs(
     python: str, store: Path, arguments: list[str], unwanted: tuple[str, ...]
