@@ -12,6 +12,7 @@ from relabel_store.convert.formats import open_source, recognised_form
 from relabel_store.convert.source import LabelSource, SourceOptions
 from relabel_store.errors import LabelSourceError, ValueRangeError
 from relabel_store.store.writer import PartLabels
+from relabel_store.validate.catalog import all_checks
 from relabel_store.validate.finding import Severity
 from relabel_store.validate.labels import validate_labels
 from relabel_store.validate.rule import Level
@@ -35,6 +36,10 @@ def opened(tmp_path: Path, arrays: dict[str, np.ndarray]) -> LabelSource:
     np.savez(tmp_path / "mine.npz", **arrays)  # type: ignore[arg-type]
     assert recognised_form(tmp_path / "mine.npz") == "npz"
     return open_source(tmp_path / "mine.npz", None, SourceOptions(num_classes=CLASSES))[1]
+
+
+def test_every_check_of_other_forms_has_an_example() -> None:
+    assert {"RS011", "RS012", "RS013"} == {name for name in all_checks() if name.startswith("RS0")}
 
 
 def test_labels_that_can_be_converted_have_notes_only(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
