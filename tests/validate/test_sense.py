@@ -263,3 +263,15 @@ def test_few_photos_leave_it_undecided_and_unreadable_ones_unchecked(
     for path in (tmp_path / "photos").rglob("*.png"):
         path.write_bytes(b"no photo")
     assert [skipped.why for skipped in look(tmp_path).skipped] == ["no photo can be decoded"]
+
+
+def test_rows_that_differ_in_one_cell_are_not_taken_for_the_same(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    folder, indices, values = make_maps(rng)
+    alike = np.repeat(values[:1], N, axis=0)
+    same = np.repeat(indices[:1], N, axis=0)
+    for row in range(N):  # the lowest bit that a step leaves, of one cell or another
+        alike[row, 0, row // SIDE % SIDE, row % SIDE] += (1 + row // SIDE**2) / 8
+    write_store(tmp_path / "s", folder, same, alike)
+    assert not {"RS803", "RS805"} & set(validate_store(tmp_path / "s", level="content").ids)
