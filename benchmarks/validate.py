@@ -2,9 +2,9 @@
 
     python benchmarks/validate.py WORK_DIR [--rows 1281167] [--keep]
 
-The maps are made up: one real-looking part written again and again, under names like those of ImageNet, each of a known class,
-so that all statistics are counted. Every job runs in a process of its own, on all cores, over files that the system has
-in memory.
+The maps are made up: one real-looking part written again and again, under names like those of ImageNet. Each folder is
+a known class, so that all statistics are counted. Every job runs in a process of its own, on all cores, over files that
+the system has in memory.
 """
 
 from __future__ import annotations

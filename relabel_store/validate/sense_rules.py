@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from relabel_store.labels.class_order import LOW_AGREEMENT, Candidate, ClassOrder
 from relabel_store.labels.coverage import CoverageEvidence
-from relabel_store.labels.orientation import OrientationEvidence, Symmetry
+from relabel_store.labels.orientation import DECISIVE_Z, OrientationEvidence, Symmetry
 from relabel_store.manifest import Resize
 from relabel_store.validate.finding import Place, Problem, Severity
 from relabel_store.validate.rule import Level, check
@@ -138,9 +138,10 @@ def check_coverage(place: Place, evidence: CoverageEvidence, recorded: Resize) -
 @check("RS813", level=Level.SENSE, severity=Severity.WARNING)
 def check_own_photos(place: Place, z: float, photos: int) -> Iterator[Problem]:
     """Label maps fit their own photos better than others."""
+    rather = "; they fit that of the sample before, as if all were shifted by one" if z < -DECISIVE_Z else ""
     yield Problem(
         place,
-        f"they do not (z = {z:.1f}, {photos} photos)",
+        f"they do not (z = {z:.1f}, {photos} photos){rather}",
         "changes of the label where the photo changes (z of 4 or more)",
         "the labels may be those of other images, as where lists were joined by position; --recompute tells",
     )

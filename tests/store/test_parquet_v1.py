@@ -21,8 +21,9 @@ from relabel_store.errors import DamagedFileError, FormatError, RelabelStoreErro
 from relabel_store.labels.maps import LabelMaps
 from relabel_store.manifest import AbsentRule, Compression, Encoding, Manifest, State
 from relabel_store.store import commit
+from relabel_store.store.arrays import array_specs
 from relabel_store.store.local_files import LocalFiles
-from relabel_store.store.parquet_v1 import part_file
+from relabel_store.store.parquet_v1 import ParquetParts, part_file, part_schema
 from relabel_store.store.reader import open_store
 from relabel_store.store.samples import SCHEMA
 from relabel_store.store.writer import StoreWriter, is_store
@@ -333,3 +334,50 @@ def test_other_programs_read_the_same_rows(
 def test_a_copied_store_is_the_same_store(finished: Any, tmp_path: Path) -> None:
     shutil.copytree(finished.path, tmp_path / "copy.parquet")
     assert open_store(tmp_path / "copy.parquet").digest == open_store(finished.path).digest
+
+
+# Whoever checks a store
+
+
+def rewritten(store: Path, manifest: Manifest, number: float) -> bytes:
+    """The first part with another number among its values, its digests beside it."""
+    path = store / part_file(manifest, 0)
+    table = pq.read_table(path)
+    schema = part_schema(manifest)
+    values = np.array(table["values"].to_pylist(), np.float32)
+    values[1, 2] = number
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=schema.field("values").type)
+    table = table.set_column(schema.get_field_index("values"), schema.field("values"), column)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=manifest.layout.chunk_rows, write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def read(data: bytes, manifest: Manifest, *, is_strict: bool) -> float:
+    arrays = {name: array.empty(4) for name, array in array_specs(manifest).items()}
+    ParquetParts(manifest, is_strict=is_strict).read_part(0, lambda name: data, arrays)
+    return float(arrays["values"][1].reshape(-1)[2])
+
+
+@pytest.mark.parametrize("number", [0.1, 1e6, 1e-9, 2049.0], ids=str)
+def test_numbers_that_are_none_of_float16_are_refused_where_that_is_asked_for(
+    finished: Any, number: float
+) -> None:
+    data = rewritten(finished.path, finished.manifest, number)
+    with pytest.raises(DamagedFileError, match="column 'values' has numbers that are none of float16"):
+        read(data, finished.manifest, is_strict=True)
+
+
+@pytest.mark.parametrize("number", [0.125, -0.0, 65504.0, 2.0**-24, float("inf")], ids=str)
+def test_numbers_of_float16_are_read_as_they_are(finished: Any, number: float) -> None:
+    data = rewritten(finished.path, finished.manifest, number)
+    assert read(data, finished.manifest, is_strict=True) == number
+
+
+def test_checksums_of_pages_are_compared_where_that_is_asked_for(finished: Any) -> None:
+    path = finished.path / part_file(finished.manifest, 0)
+    column = pq.read_metadata(path).row_group(0).column(len(SCHEMA))
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 1] ^= 1  # the last byte of its page
+    with pytest.raises(DamagedFileError, match="CRC"):
+        read(bytes(data), finished.manifest, is_strict=True)

@@ -18,6 +18,7 @@ from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.zarr_v1 import (
     ZarrArrays,
     array_documents,
+    damaged_chunks,
     encode_shard,
     group_document,
     manifest_of_group,
@@ -266,3 +267,48 @@ def test_other_programs_read_the_same_arrays(
     for name, (dimensions, rows) in arrays.items():
         assert dimensions == list(array_specs(KINDS[kind])[name].dimensions)
         np.testing.assert_array_equal(np.array(rows), getattr(maps, name))
+
+
+# Checksums inside a shard
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6], ids=lambda rows: f"{rows} rows")
+def test_the_checksums_of_a_shard_are_where_zarr_puts_them(rng: np.random.Generator, rows: int) -> None:
+    manifest = make_manifest(shard_rows=6, chunk_rows=2)
+    for array in array_specs(manifest).values():
+        numbers = rng.integers(0, 5, (rows, *array.row_shape)).astype(array.dtype)
+        assert damaged_chunks(manifest.layout, encode_shard(array, manifest, numbers), rows) == []
+
+
+def test_a_flipped_bit_is_of_the_chunk_or_the_index_that_it_lies_in(rng: np.random.Generator) -> None:
+    manifest = make_manifest(shard_rows=6, chunk_rows=2)
+    array = array_specs(manifest)["values"]
+    data = encode_shard(array, manifest, rng.random((6, *array.row_shape)).astype(array.dtype))
+    offsets = np.frombuffer(data, "<u8", 6, len(data) - 52).reshape(3, 2)
+    owner: list[int | None] = [None] * len(data)  # the index, at the end
+    for chunk, (offset, size) in enumerate(offsets.tolist()):
+        owner[offset : offset + size] = [chunk] * size
+    assert {*owner} == {0, 1, 2, None}
+    for at in range(len(data)):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << at % 8
+        assert damaged_chunks(manifest.layout, bytes(flipped), 6) == [owner[at]]
+
+
+@pytest.mark.parametrize("size", [0, 3, 51])
+def test_a_shard_that_is_shorter_than_its_index_has_a_damaged_one(size: int) -> None:
+    assert damaged_chunks(make_manifest(shard_rows=6, chunk_rows=2).layout, bytes(size), 6) == [None]
+
+
+def test_a_chunk_that_is_missing_or_past_the_end_is_damaged(rng: np.random.Generator) -> None:
+    import google_crc32c
+
+    manifest = make_manifest(shard_rows=6, chunk_rows=2)
+    array = array_specs(manifest)["values"]
+    data = encode_shard(array, manifest, rng.random((6, *array.row_shape)).astype(array.dtype))
+    index = np.frombuffer(data, "<u8", 6, len(data) - 52).copy()
+    index[2:4] = 2**64 - 1  # as Zarr marks a chunk that was not written
+    index[4] = len(data)
+    body = index.tobytes()
+    damaged = data[:-52] + body + google_crc32c.value(body).to_bytes(4, "little")
+    assert damaged_chunks(manifest.layout, damaged, 6) == [1, 2]

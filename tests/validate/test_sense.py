@@ -275,3 +275,12 @@ def test_rows_that_differ_in_one_cell_are_not_taken_for_the_same(
         alike[row, 0, row // SIDE % SIDE, row % SIDE] += (1 + row // SIDE**2) / 8
     write_store(tmp_path / "s", folder, same, alike)
     assert not {"RS803", "RS805"} & set(validate_store(tmp_path / "s", level="content").ids)
+
+
+def test_maps_that_are_shifted_by_one_sample_are_said_to_be(rng: np.random.Generator, tmp_path: Path) -> None:
+    folder, indices, values = make_maps(rng)
+    write_photos(tmp_path / "photos", folder, indices[:, 0])
+    write_store(tmp_path / "s", folder, np.roll(indices, 1, axis=0), np.roll(values, 1, axis=0))
+    report = look(tmp_path)
+    assert report.ids == ("RS813",)
+    assert "as if all were shifted by one" in report.findings[0].message
