@@ -7,6 +7,7 @@ whole photo and once over its middle square. Photos that are nearly square say n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,15 @@ from relabel_store.labels.orientation import (
     rank_correlation,
 )
 from relabel_store.labels.topk import FloatArray, IndexArray
-from relabel_store.manifest import Resize
 
 MIN_ELONGATION = 1.15  # longer by shorter side: below it both ways lay nearly the same cells over the photo
+
+
+class Coverage(Enum):
+    """Which part of a photo the cells of a map lie on."""
+
+    WHOLE = "whole photos"
+    MIDDLE = "middle squares"
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,11 @@ class CoverageEvidence:
         return float(differences.mean() / error) if error > 0 else 0.0
 
     @property
-    def verdict(self) -> Resize | None:
+    def verdict(self) -> Coverage | None:
         """The part that the maps cover; None where the photos do not decide it."""
         if self.photos < MIN_PHOTOS or abs(self.z) < DECISIVE_Z:
             return None
-        return Resize.SQUASH if self.z > 0 else Resize.CENTER_CROP
+        return Coverage.WHOLE if self.z > 0 else Coverage.MIDDLE
 
     def describe(self) -> str:
         """Return what was found, in a phrase for people."""

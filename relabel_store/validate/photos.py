@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from relabel_store.errors import ObjectStoreError, RelabelStoreError
 from relabel_store.images.pixels import cell_colours, read_header
 from relabel_store.images.source import ImageSource
-from relabel_store.labels.coverage import MIN_ELONGATION, compare_coverage
+from relabel_store.labels.coverage import MIN_ELONGATION, Coverage, compare_coverage
 from relabel_store.labels.maps import LabelMaps
 from relabel_store.labels.orientation import Symmetry, compare_orientations
 from relabel_store.labels.own_photo import compare_with_others
@@ -26,6 +26,11 @@ from relabel_store.validate.sense_rules import check_coverage, check_orientation
 from relabel_store.validate.stage import ValidationObserver
 
 MOST_PHOTOS = 200  # a hundred decide what anything decides
+# What a manifest may say of maps that cover a part: readers take an unknown one for the whole.
+_FITTING = {
+    Coverage.WHOLE: (Resize.SQUASH, Resize.UNKNOWN),
+    Coverage.MIDDLE: (Resize.CENTER_CROP,),
+}
 _MIN_OWN = 100  # photos, before anything is made of maps that do not fit them
 _OWN_Z = 2.0  # real maps of 100 real photos reach 7 and more
 
@@ -132,10 +137,7 @@ class _Photos:
         if coverage.verdict is None:
             why = f"undecided on {coverage.photos} photos that are no squares"
             findings.skip("part of the photos that the maps cover", why)
-        elif coverage.verdict is not recorded and (recorded, coverage.verdict) != (
-            Resize.UNKNOWN,
-            Resize.SQUASH,
-        ):
+        elif recorded not in _FITTING[coverage.verdict]:
             yield from check_coverage(place, coverage, recorded)
         own = compare_with_others(indices, values, colours)
         if own.photos >= _MIN_OWN and own.z < _OWN_Z and orientation.verdict is None:

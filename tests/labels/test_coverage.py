@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relabel_store.labels.coverage import compare_coverage
+from relabel_store.labels.coverage import Coverage, compare_coverage
 from relabel_store.labels.own_photo import compare_with_others
-from relabel_store.manifest import Resize
 
 SIDE = 8
 
@@ -35,15 +34,13 @@ def maps_of(rng: np.random.Generator, classes: np.ndarray) -> tuple[np.ndarray, 
     return indices, np.sort(rng.uniform(0, 9, indices.shape), axis=1)[:, ::-1]
 
 
-@pytest.mark.parametrize(("make", "resize"), [(squashed, Resize.SQUASH), (cropped, Resize.CENTER_CROP)])
-def test_the_part_that_maps_cover_is_told(rng, make, resize: Resize) -> None:
+@pytest.mark.parametrize(("make", "part"), [(squashed, Coverage.WHOLE), (cropped, Coverage.MIDDLE)])
+def test_the_part_that_maps_cover_is_told(rng, make, part: Coverage) -> None:
     classes, colours = scenes(rng, 80)
     evidence = compare_coverage(*maps_of(rng, make(classes)), squashed(colours), cropped(colours))
     assert evidence.photos == 80
-    assert evidence.verdict is resize
-    assert evidence.describe().startswith(
-        f"the maps fit the {'whole photos' if resize is Resize.SQUASH else 'middle squares'} better"
-    )
+    assert evidence.verdict is part
+    assert evidence.describe().startswith(f"the maps fit the {part.value} better than")
 
 
 def test_maps_of_other_photos_and_few_photos_decide_nothing(rng) -> None:
