@@ -102,7 +102,7 @@ class _ValidationBar(ValidationObserver):
         self._task = bar.add_task("", total=None, visible=False)
 
     def on_start(self, *, level: Level, parts: int) -> None:
-        self._bar.reset(self._task, total=parts, description=f"{level.value}, parts", visible=parts > 0)
+        self._bar.reset(self._task, total=parts, description=level.value, visible=parts > 0)
 
     def on_part(self) -> None:
         self._bar.advance(self._task)

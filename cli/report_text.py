@@ -33,8 +33,8 @@ def _verdict(report: Report) -> str:
 
     counts = {severity: report.count(severity) for severity in Severity}
     said = [_count(n, severity.value) for severity, n in counts.items() if n]
-    levels = " and ".join(level.value for level in report.levels)
-    state = "" if report.state == "complete" else ", still being built"
+    levels = ", ".join(level.value for level in report.levels)
+    state = ", still being built" if report.state == "building" else ""
     if report.has_errors():
         return f"not valid{state}: {', '.join(said)} ({levels})"
     return f"valid{': ' + ', '.join(said) if said else ''} ({levels})"

@@ -51,6 +51,11 @@ def target_names() -> list[str]:
     return [*spec.ENCODING_VERSIONS, *_TARGETS, *sorted(_plug_ins(TARGET_GROUP, _TARGETS))]
 
 
+def recognised_form(location: Location) -> str | None:
+    """Return the form of labels, None where they are of none that is known."""
+    return next(_recognised(location), None)
+
+
 def open_source(location: Location, name: str | None, options: SourceOptions) -> tuple[str, LabelSource]:
     """Return labels of some form, and what it is called.
 
@@ -67,7 +72,7 @@ def open_source(location: Location, name: str | None, options: SourceOptions) ->
         There is no such form, or one of the options means nothing for it.
     """
     if name is None:
-        name = next(_recognised(location), None)
+        name = recognised_form(location)
     if name is None:
         raise LabelSourceError(
             f"labels {str(location)!r}: of none of the forms {', '.join(source_names())}; name its form with --from"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image
 
 from relabel_store.convert.source import facts_of
 from relabel_store.errors import JoinError
 from relabel_store.images.names import Texts
+from relabel_store.images.pixels import cell_colours, read_header
 from relabel_store.images.recognise import open_images
 from relabel_store.images.source import ImageSource, read_start
-from relabel_store.labels.boxes import middle_square
 from relabel_store.labels.orientation import Symmetry, compare_orientations
 from relabel_store.labels.topk import FloatArray, IndexArray
 from relabel_store.manifest import Resize
@@ -26,9 +24,6 @@ from relabel_store.store.samples import FACTS_SCHEMA
 
 MAX_PHOTOS = 200  # that the maps are held against: a hundred decide it where anything does
 _HEAD = 32 << 10  # bytes of an image that nearly always hold its size and its EXIF
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # no program is run for any of them
-_ORIENTATION_TAG = 0x0112
-_MAX_PIXELS = 178_956_970
 _NAMED = 3  # ids named in a note
 
 
@@ -124,25 +119,17 @@ class ImageJoin:
             return None
         try:
             head = read_start(self.source, row, _HEAD)
-            return _size(head) or (_size(self.source.read(row)) if len(head) == _HEAD else None)
+            return read_header(head) or (read_header(self.source.read(row)) if len(head) == _HEAD else None)
         except OSError:
             return None
 
     def _colours(self, row: int, size: tuple[int, int], resize: Resize) -> NDArray[np.float64] | None:
         """Return the mean colour of each cell, ``(n_rows, n_cols, 3)``; None where the image cannot be decoded."""
         try:
-            with Image.open(io.BytesIO(self.source.read(row)), formats=_FORMATS) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    return None
-                image.draft(
-                    "RGB", (size[0] * 8, size[1] * 8)
-                )  # a JPEG decoded small takes a quarter of the time
-                pixels = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError):
+            found = cell_colours(self.source.read(row), (size[1], size[0]), resize)
+        except OSError:
             return None
-        if resize is Resize.CENTER_CROP:
-            pixels = pixels.crop(middle_square(*pixels.size))
-        return np.asarray(pixels.resize(size, Image.Resampling.BOX), np.float64)
+        return None if found is None else found[0]
 
 
 def join_images(location: str, sample_ids: Sequence[str]) -> ImageJoin:
@@ -187,13 +174,3 @@ def _fit(source: ImageSource, rows: NDArray[np.int64], sample_ids: Sequence[str]
             )
             text += f"; {len(at):,} {what} ({named})"
     return text
-
-
-def _size(data: bytes) -> tuple[int, int, int] | None:
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            width, height = image.size
-            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError):
-        return None
-    return width, height, orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

@@ -1,4 +1,4 @@
-"""A sample of an image source, for a first look before the whole is labelled."""
+"""Some images of a source: a few of all for a first look, or those that are to be labelled again."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from relabel_store.images.source import ImageSource
 
 
-class LimitedImages:
-    """So many images of a source, spread evenly over all of them, in the source's own order.
+class ChosenImages:
+    """Images of some rows of a source, which become rows of their own.
 
-    The first ones would do for speed; in class folders they would all be of a few classes.
+    Parameters
+    ----------
+    rows
+        In the order in which they are wanted.
     """
 
-    def __init__(self, source: ImageSource, limit: int) -> None:
-        n = len(source)
+    def __init__(self, source: ImageSource, rows: Sequence[int]) -> None:
         self._source = source
-        self._rows = [position * n // limit for position in range(limit)]
+        self._rows = list(rows)
         self.name = source.name
         self.kind = source.kind
         self.order = source.order
@@ -35,3 +37,14 @@ class LimitedImages:
     def fingerprint(self, row: int) -> tuple[int, int]:
         """Return ``(size_bytes, mtime_ns)`` of an image."""
         return self._source.fingerprint(self._rows[row])
+
+
+class LimitedImages(ChosenImages):
+    """So many images of a source, spread evenly over all of them, in the source's own order.
+
+    The first ones would do for speed; in class folders they would all be of a few classes.
+    """
+
+    def __init__(self, source: ImageSource, limit: int) -> None:
+        n = len(source)
+        super().__init__(source, [position * n // limit for position in range(limit)])

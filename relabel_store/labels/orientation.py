@@ -8,6 +8,7 @@ tells which way is right.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -83,8 +84,8 @@ class Edges:
 
     def flat(self) -> FloatArray:
         """Return all of them in one row a photo, ``(n, number of pairs of neighbours)``."""
-        n = len(self.across)
-        return np.concatenate([self.across.reshape(n, -1), self.down.reshape(n, -1)], axis=1)
+        rows = [edges.reshape(len(edges), math.prod(edges.shape[1:])) for edges in (self.across, self.down)]
+        return np.concatenate(rows, axis=1)
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,11 @@ def colour_edges(colours: FloatArray) -> Edges:
         np.linalg.norm(np.diff(pixels, axis=2), axis=-1),
         np.linalg.norm(np.diff(pixels, axis=1), axis=-1),
     )
+
+
+def rank_correlation(one: FloatArray, other: FloatArray) -> NDArray[np.float64]:
+    """Return Spearman's correlation of each row with the same of another array; NaN where one of them is constant."""
+    return _correlation(_ranks(one), _ranks(other))
 
 
 def _ranks(rows: FloatArray) -> NDArray[np.float64]:

@@ -6,10 +6,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from relabel_store.validate import content, structure
+from relabel_store.validate import content, image_rules, labels, sense_rules, structure, teacher
 from relabel_store.validate.rule import CHECKS, Check, Level
 
-_MODULES = (content, structure)  # import every module that has checks
+_MODULES = (
+    content,
+    image_rules,
+    labels,
+    sense_rules,
+    structure,
+    teacher,
+)  # import every module that has checks
 
 _HEAD = """# Checks
 
@@ -19,6 +26,9 @@ compares the two. An id never changes its meaning. The sentences are those of th
 _COSTS = {
     Level.STRUCTURE: "Seconds: documents, names, sizes and the sample table are read.",
     Level.CONTENT: "A full read: every byte is compared with its digest, and every label looked at.",
+    Level.IMAGES: "With `--images`: every image is read and hashed once, at the speed of the disk or the network.",
+    Level.SENSE: "Of labels alone with the content, at little cost; with `--images` 200 photos are decoded small too.",
+    Level.TEACHER: "With `--recompute N`: the teacher is loaded, and labels N samples as it does in a build.",
 }
 
 

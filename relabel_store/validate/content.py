@@ -1,4 +1,7 @@
-"""The level ``content``: every byte is read once, and every label looked at."""
+"""The level ``content``: every byte is read once, and every label looked at.
+
+On the way, what labels alone say of the level ``sense`` is judged too.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from relabel_store.validate.rule import Level
 from relabel_store.validate.sample_facts import SampleFacts
 from relabel_store.validate.sample_table import SampleTableCheck
 from relabel_store.validate.scan import Scan, decoded_bytes, scan_parts
+from relabel_store.validate.sense import SenseScan
 from relabel_store.validate.stage import ValidationObserver
 
 
@@ -74,7 +78,7 @@ class ContentStage:
         records = list(sound_records(evidence))
         facts = _sample_facts(evidence, manifest, findings.spoiled)
         place = Place(file=evidence.manifest_place)
-        scans: list[Scan] = [LabelScan(manifest, place, findings), *self.scans]
+        scans: list[Scan] = [LabelScan(manifest, place, findings), SenseScan(manifest, place), *self.scans]
         judge_file = None
         if evidence.has_samples_in_remote_parts:
             scans.insert(

@@ -21,6 +21,12 @@ class Level(StrEnum):
     """Seconds: documents, names, sizes and the sample table."""
     CONTENT = "content"
     """Every byte is read once, and every label looked at."""
+    IMAGES = "images"
+    """Every image is read once, and compared with what is recorded of it."""
+    SENSE = "sense"
+    """Whether labels can be what they claim: evidence, where the other levels have proof."""
+    TEACHER = "teacher"
+    """Some samples are labelled again, and compared."""
 
 
 @dataclass(frozen=True)

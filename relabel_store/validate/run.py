@@ -71,7 +71,7 @@ def validate_store(
         name=None if manifest is None else manifest.name,
         state="complete" if evidence.is_finished else "building",
         digest=None if evidence.completion is None else str(evidence.completion["digest"]),
-        levels=tuple(stage.level for stage in [*chosen, *stages]),
+        levels=_levels_of([*chosen, *stages]),
         groups=findings.groups,
         files=tuple(sorted(findings.files)),
         skipped=findings.skipped,
@@ -81,3 +81,11 @@ def validate_store(
 def _stages_of(level: Level | None, scans: Sequence[Scan]) -> list[Stage]:
     stages: list[Stage] = [StructureStage(is_alone=level is Level.STRUCTURE), ContentStage(scans)]
     return [stage for stage in stages if level is None or stage.level is level]
+
+
+def _levels_of(stages: Sequence[Stage]) -> tuple[Level, ...]:
+    """Return the levels that were looked at, in their order; the labels' own sense is judged with their content."""
+    levels = {stage.level for stage in stages}
+    if Level.CONTENT in levels:
+        levels.add(Level.SENSE)
+    return tuple(level for level in Level if level in levels)

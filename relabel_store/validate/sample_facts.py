@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.samples import SCHEMA, Status, column_values, from_parquet, text_array
 
-LABELLED, BAD_IMAGE = (list(Status).index(status) for status in (Status.LABELLED, Status.BAD_IMAGE))
+LABELLED, BAD_IMAGE, MISSING = map(list(Status).index, (Status.LABELLED, Status.BAD_IMAGE, Status.MISSING))
 
 
 @dataclass(frozen=True)

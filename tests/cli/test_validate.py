@@ -24,7 +24,7 @@ def flip(path: Path) -> None:
 def test_a_valid_store_is_one_line_and_exits_with_0(run: Run, store: Path):
     result = run("validate", store)
     assert result.exit_code == 0
-    assert result.stdout == f"{store}: valid (structure and content)\n"
+    assert result.stdout == f"{store}: valid (structure, content, sense)\n"
     assert result.stderr == ""
 
 
@@ -33,7 +33,7 @@ def test_errors_exit_with_1_and_say_where_what_and_what_to_do(run: Run, store: P
     result = run("validate", store)
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{store}: not valid: 1 error (structure and content)"
+    assert lines[0] == f"{store}: not valid: 1 error (structure, content, sense)"
     assert lines[2].startswith("error RS601 [F51, F60, F64]: The files of a part have the size and SHA-256")
     assert lines[3].startswith("  'values/c/1/0/0/0': SHA-256 ")
     assert lines[3].endswith(
@@ -42,12 +42,14 @@ def test_errors_exit_with_1_and_say_where_what_and_what_to_do(run: Run, store: P
     assert lines[5:] == ["not checked:", "  statistics: not every part could be counted"]
 
 
-@pytest.mark.parametrize(("level", "exit_code"), [("structure", 0), ("content", 1)])
-def test_a_level_can_be_chosen(run: Run, store: Path, level: str, exit_code: int):
+@pytest.mark.parametrize(
+    ("level", "exit_code", "levels"), [("structure", 0, "structure"), ("content", 1, "content, sense")]
+)
+def test_a_level_can_be_chosen(run: Run, store: Path, level: str, exit_code: int, levels: str):
     flip(store / "values/c/1/0/0/0")
     result = run("validate", store, "--level", level)
     assert result.exit_code == exit_code
-    assert f"({level})" in result.stdout.splitlines()[0]
+    assert f"({levels})" in result.stdout.splitlines()[0]
 
 
 def test_an_unknown_level_is_wrong_usage(run: Run, store: Path):
@@ -59,7 +61,7 @@ def test_warnings_are_errors_where_that_is_asked_for(run: Run, tmp_path: Path, r
     result = run("validate", tmp_path / "s")
     assert result.exit_code == 0
     assert result.stdout.startswith(
-        f"{tmp_path / 's'}: valid: 1 warning (structure and content)\n\nwarning RS212"
+        f"{tmp_path / 's'}: valid: 1 warning (structure, content, sense)\n\nwarning RS212"
     )
     assert run("validate", tmp_path / "s", "--strict").exit_code == 1
 
@@ -69,7 +71,7 @@ def test_a_store_that_is_being_built_says_so(run: Run, tmp_path: Path, rng: np.r
     result = run("validate", tmp_path / "s")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[0].endswith(
-        "not valid, still being built: 1 error (structure and content)"
+        "not valid, still being built: 1 error (structure, content, sense)"
     )
     assert "run the same build again to finish it" in result.stdout
 
@@ -90,7 +92,7 @@ def test_many_places_are_a_few_lines(run: Run, store: Path):
     for number in range(50):
         (store / f"note {number}.txt").write_text("mine")
     lines = run("validate", store).stdout.splitlines()
-    assert lines[0].endswith("not valid: 50 errors (structure and content)")
+    assert lines[0].endswith("not valid: 50 errors (structure, content, sense)")
     assert len(lines) == 7
     assert lines[-1] == "  and 47 more"
 

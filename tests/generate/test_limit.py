@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relabel_store.generate.limit import LimitedImages
+from relabel_store.generate.limit import ChosenImages, LimitedImages
 from relabel_store.images.recognise import open_images
 
 
@@ -29,3 +29,12 @@ def test_what_belongs_to_an_image_stays_together(photos: Path):
         assert limited.class_names[row] == source.class_names[there]
         assert limited.read(row) == source.read(there)
         assert limited.fingerprint(row) == source.fingerprint(there)
+
+
+def test_chosen_images_are_those_of_the_rows_asked_for_in_that_order(photos: Path):
+    source = open_images(photos)
+    chosen = ChosenImages(source, [5, 0, 5])
+    assert len(chosen) == 3
+    assert list(chosen.sample_ids) == [source.sample_ids[row] for row in (5, 0, 5)]
+    assert chosen.read(1) == source.read(0)
+    assert chosen.fingerprint(2) == source.fingerprint(5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relabel_store import spec
-from relabel_store.errors import DamagedFileError, TargetExistsError
+from relabel_store.errors import DamagedFileError, FormatError, TargetExistsError
 from relabel_store.store.begun import claim, read_begun, require_vouched, vouch_for
 from relabel_store.store.encodings import ENCODINGS, encoding_of
 from relabel_store.store.files import FileEntry

@@ -71,7 +71,7 @@ def test_a_store_that_was_just_written_is_valid(tmp_path: Path, rng: np.random.G
     report = validate_store(tmp_path / "s")
     assert (report.groups, report.skipped, report.files) == ((), (), ())
     assert (report.name, report.state) == ("made-up", "complete")
-    assert report.levels == (Level.STRUCTURE, Level.CONTENT)
+    assert report.levels == (Level.STRUCTURE, Level.CONTENT, Level.SENSE)
 
 
 def test_nothing_is_written(store: Callable[[str], Path]):
