@@ -498,30 +498,39 @@ class StoreWriter:
             return finished
         with self._locked("complete"):
             finished = read_completion(self.files)
-            if finished is not None:
-                self._clean()  # of our lock, who waited for whoever finished the store
-                self._reload()
-                return finished
-            records = self.records()
-            missing = [part for part in range(self.manifest.num_parts) if part not in records]
-            if missing:
-                raise FormatError(f"store: {len(missing)} of {self.manifest.num_parts} parts are not built")
-            settle(self.files, records)
-            self._require_shards(records)
-            facts = self._read_facts(records)
-            # Facts go only after the merged table and the manifest are in place: whoever finds them gone
-            # finds these there, and what we read when we began is old.
+            try:
+                if finished is None:
+                    return self._finish()
+            except FileNotFoundError:
+                # Another host finished the store and swept our half-written file away.
+                finished = read_completion(self.files)
+                if finished is None:
+                    raise
+            self._clean()  # of our lock, who waited for whoever finished the store
             self._reload()
-            self._require_merged(records, facts)
-            self._merge(records, facts)
-            if self._encoding.is_self_contained:
-                completion = self._commit_whole(records)
-                self._clean()
-                return completion
-            self._clean()
+            return finished
+
+    def _finish(self) -> Completion:
+        records = self.records()
+        missing = [part for part in range(self.manifest.num_parts) if part not in records]
+        if missing:
+            raise FormatError(f"store: {len(missing)} of {self.manifest.num_parts} parts are not built")
+        settle(self.files, records)
+        self._require_shards(records)
+        facts = self._read_facts(records)
+        # Facts go only after the merged table and the manifest are in place: whoever finds them gone
+        # finds these there, and what we read when we began is old.
+        self._reload()
+        self._require_merged(records, facts)
+        self._merge(records, facts)
+        if self._encoding.is_self_contained:
             completion = self._commit_whole(records)
-            self.remove_locks()  # of whoever came in between
+            self._clean()
             return completion
+        self._clean()
+        completion = self._commit_whole(records)
+        self.remove_locks()  # of whoever came in between
+        return completion
 
     def _require_shards(self, records: Mapping[int, PartRecord]) -> None:
         sizes = self._listed_sizes()
