@@ -17,7 +17,7 @@ from relabel_store.errors import FormatError
 from relabel_store.labels.topk import IndexArray
 
 MAX_RANKS = 127  # that moves reach in each neighbour: left, above and "neither" fit a byte
-_BLOCK = 2**14  # numbers followed at once: two arrays of 8 B each stay in the second-level cache
+_BLOCK = 2**15  # numbers followed at once: two arrays of 8 B each stay in the second-level cache
 
 Integers = NDArray[np.integer[Any]]
 
@@ -108,12 +108,14 @@ def unpack_classes(packed: PackedClasses, num_classes: int, into: IndexArray) ->
     listed = np.flatnonzero(moves == 0)
     ends = np.searchsorted(listed, np.arange(1, n + 1) * map_size)
     written = np.empty_like(indices)  # elsewhere it holds what nobody looks at
-    written[listed] = _listed_classes(packed, np.diff(ends, prepend=0), num_classes).astype(into.dtype)
+    written[listed] = _listed_classes(packed, np.diff(ends, prepend=0), num_classes, into.dtype)
     block = max(_BLOCK // map_size, 1) * map_size
-    sources = _Sources(k, n_rows, n_cols, min(block, len(indices)))
+    ways = _Ways(k, n_rows, n_cols, min(block, len(indices)))
     for start in range(0, len(indices), block):
         here = slice(start, start + block)
-        written[here].take(sources.of(moves[here]), out=indices[here], mode="clip")
+        halfway = ways.halfway(moves[here])
+        # Right for every class whose way is at an end there, among them those that the others go by.
+        written[here].take(halfway).take(halfway, out=indices[here], mode="clip")
 
 
 def _require_moves_inside(moves: NDArray[np.uint8], reach: int) -> None:
@@ -126,7 +128,9 @@ def _require_moves_inside(moves: NDArray[np.uint8], reach: int) -> None:
         )
 
 
-def _listed_classes(packed: PackedClasses, per_map: Integers, num_classes: int) -> NDArray[np.int64]:
+def _listed_classes(
+    packed: PackedClasses, per_map: Integers, num_classes: int, dtype: np.dtype[Any]
+) -> IndexArray:
     """Return the class at each place."""
     sizes = packed.sizes.astype(np.int64)
     ends = np.cumsum(sizes)
@@ -136,18 +140,19 @@ def _listed_classes(packed: PackedClasses, per_map: Integers, num_classes: int) 
     classes -= np.repeat(before + 1, sizes)
     if classes.max(initial=0) >= num_classes:
         raise FormatError(f"classes: {classes.max()}, expected below {num_classes}")
-    at = np.repeat(starts, per_map) + packed.places
+    at = np.repeat(starts, per_map)
+    at += packed.places
     if (at >= np.repeat(ends, per_map)).any():
         raise FormatError("places: one is past the last of its map's classes")
-    found: NDArray[np.int64] = classes.take(at)
-    return found
+    return classes.astype(dtype).take(at)
 
 
-class _Sources:
+class _Ways:
     """Follows moves to where a class is listed.
 
     A move names the cell next door, which may itself hold a move. Going twice as far in each round, all of them arrive
-    after as many rounds as the longest way has binary digits, whatever their number.
+    after as many rounds as the longest way has binary digits, whatever their number. The last round is left to the
+    classes themselves, which are a quarter as wide as positions.
     """
 
     def __init__(self, k: int, n_rows: int, n_cols: int, count: int) -> None:
@@ -160,11 +165,17 @@ class _Sources:
         self._steps = steps.reshape(-1)
         self._rank_offset = np.tile(np.repeat(np.arange(k) * 256, cells), -(-count // (k * cells)))
         self._here = np.arange(count)
-        self._rounds = (n_rows + n_cols - 2).bit_length()
+        self._rounds = (n_rows + n_cols - 2).bit_length() - 1
         self._room = (np.empty(count, np.int64), np.empty(count, np.int64))
 
-    def of(self, moves: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return where each of some maps' classes is listed, ``(n * k * n_rows * n_cols,)``."""
+    def halfway(self, moves: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return for each of some maps' classes a position that takes it there, or there in two such steps.
+
+        Parameters
+        ----------
+        moves
+            ``(n * k * n_rows * n_cols,)``.
+        """
         count = len(moves)
         source, other = (room[:count] for room in self._room)
         np.add(moves, self._rank_offset[:count], out=other)
