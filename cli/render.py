@@ -315,7 +315,7 @@ def repair_report(report: RepairReport) -> str:
         lines.append(f"{report.location}: {'repaired' if mended else 'nothing is damaged'}")
     else:
         lines.append(
-            f"{report.location}: not valid; `relabel-store repair --help` says what else can be given"
+            f"{report.location}: not valid; --images labels damaged parts again, --drop leaves them without labels"
         )
     return "\n".join(lines)
 

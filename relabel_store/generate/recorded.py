@@ -53,6 +53,11 @@ def load_recorded_teacher(
 
 def _load(manifest: Manifest, teacher: str | Teacher | None, weights: Path | None) -> Teacher:
     if teacher is not None and not isinstance(teacher, str):
+        if not isinstance(teacher, Teacher):
+            raise TeacherError(
+                f"teacher: {type(teacher).__name__} has no facts, to, dense_logits and identity_error; expected a name "
+                "or an object that has"
+            )
         return teacher
     name = manifest.teacher.name if teacher is None else teacher
     if ":" in name and not name.startswith("hf-hub:"):
