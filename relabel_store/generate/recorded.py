@@ -36,11 +36,7 @@ def load_recorded_teacher(
     UnknownTeacherError
         No name leads to it.
     """
-    if manifest.build is None:
-        raise TeacherError(
-            f"store {manifest.name!r}: its labels were converted, not built, so nobody can make them again; convert "
-            "them again, restore the files from a copy, or drop the damaged parts"
-        )
+    require_built(manifest)
     found = _load(manifest, teacher, weights)
     differences = list(_differences(manifest, found))
     if differences:
@@ -49,6 +45,21 @@ def load_recorded_teacher(
             "teacher and the weights that it was built with"
         )
     return found
+
+
+def require_built(manifest: Manifest) -> None:
+    """Check that a store says how its labels were made.
+
+    Raises
+    ------
+    TeacherError
+        They were converted.
+    """
+    if manifest.build is None:
+        raise TeacherError(
+            f"store {manifest.name!r}: its labels were converted, not built, so nobody can make them again; convert "
+            "them again, restore the files from a copy, or drop the damaged parts"
+        )
 
 
 def _load(manifest: Manifest, teacher: str | Teacher | None, weights: Path | None) -> Teacher:

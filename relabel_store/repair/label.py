@@ -13,7 +13,7 @@ from relabel_store.generate.device import choose_device, default_workers
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.generate.part import PartLabeller
 from relabel_store.generate.precision import Precision
-from relabel_store.generate.recorded import load_recorded_teacher
+from relabel_store.generate.recorded import load_recorded_teacher, require_built
 from relabel_store.generate.resume import require_same_images
 from relabel_store.generate.teacher import Teacher, compile_teacher, probe_grid
 from relabel_store.images.source import ImageSource
@@ -53,6 +53,7 @@ def label_again(
         The recorded teacher cannot be had, or another one was given.
     """
     manifest = writer.manifest
+    require_built(manifest)
     require_same_images(writer, source)
     _require_recorded_images(writer, source, parts)
     loaded = load_recorded_teacher(manifest, teacher=teacher, weights=weights)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relabel_store import spec
-from relabel_store.errors import DamagedFileError, OptionError, StoreNotFoundError
+from relabel_store.errors import DamagedFileError, ImagesChangedError, OptionError, StoreNotFoundError
 from relabel_store.generate.limit import LimitedImages
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.images.recognise import open_images
@@ -243,7 +243,12 @@ class _Repair:
     def _source_for(self, manifest: Manifest) -> ImageSource | None:
         """Return the images of the store: of more, those that a limit had left."""
         source = self._source
-        if source is None or len(source) <= manifest.num_samples:
+        if source is not None and len(source) < manifest.num_samples:
+            raise ImagesChangedError(
+                f"images {source.name!r}: {len(source)}, expected {manifest.num_samples} as the store records; give "
+                "all that were labelled"
+            )
+        if source is None or len(source) == manifest.num_samples:
             return source
         return LimitedImages(source, manifest.num_samples)
 
@@ -257,15 +262,17 @@ class _Repair:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other repairs of this host away; leave nothing of ours in a store that is finished."""
-        if self.files.path is None:
-            yield
-            return
+        path = self.files.path
         busy = f"store {self.files.location!r}: another process is repairing it; wait for it"
-        try:
-            with hold_lock(self.files.path / spec.RUNNING_DIR / "repair.lock", busy=busy):
+        with (
+            contextlib.nullcontext()  # nobody can be kept from it there
+            if path is None
+            else hold_lock(path / spec.RUNNING_DIR / "repair.lock", busy=busy)
+        ):
+            try:
                 yield
-        finally:
-            self._tidy()
+            finally:
+                self._tidy()
 
     def _tidy(self) -> None:
         completion = self._read_completion()
