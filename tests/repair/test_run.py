@@ -13,6 +13,7 @@ from PIL import Image
 
 from relabel_store.errors import (
     DamagedFileError,
+    FormatError,
     ImagesChangedError,
     NoLabelError,
     OptionError,
@@ -453,3 +454,28 @@ def test_a_store_that_was_never_finished_is_finished_with_what_it_records(
     report = repaired(tmp_path / "s", photos)
     assert [part.part for part in report.parts] == [0, 2]
     assert file_digests(tmp_path / "s") == file_digests(whole("zarr"))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_whatever_is_flipped_comes_back_as_it_was_or_is_refused(
+    store: Stores, whole: Stores, photos: Path, encoding: str
+):
+    path, intact = store(encoding), file_digests(whole(encoding))
+    rng = np.random.default_rng(7)
+    mended = set()
+    for name in intact:
+        for at in rng.random(2):
+            data = (path / name).read_bytes()
+            flip(path / name, at)
+            damaged = file_digests(path)
+            try:
+                report = repaired(path, photos)
+            except FormatError:
+                assert file_digests(path) == damaged
+                (path / name).write_bytes(data)
+            else:
+                assert report.is_whole
+                assert file_digests(path) == intact
+                mended.add(name)
+    only_copies = {"zarr.json"} if encoding == "zarr" else {"complete.json"}
+    assert set(intact) - mended <= only_copies
