@@ -21,6 +21,7 @@ _COMMANDS = {
     "convert": "cmd_convert",
     "demo": "cmd_demo",
     "inspect": "cmd_inspect",
+    "repair": "cmd_repair",
     "status": "cmd_status",
     "teachers": "cmd_teachers",
     "validate": "cmd_validate",

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from relabel_store.inspect.status import BuildStatus
     from relabel_store.inspect.summary import ClassFrequency, SampleSummary, StoreSummary
     from relabel_store.manifest import Geometry, Manifest, TeacherInfo
+    from relabel_store.repair.report import RepairReport
     from relabel_store.store.cache import CacheEntry
     from relabel_store.store.running import FailedPart
 
 _LISTED_BAD_IMAGES = 20
 _LISTED_CLASSES = 10
 _DIGEST_DIGITS = 12
+_REMEDIES = {
+    "restored": "labelled again, the same bytes",
+    "relabelled": "labelled again, with other bytes",
+    "dropped": "dropped, its rows have no label now",
+}
 
 
 def teachers(entries: Sequence[CatalogEntry]) -> str:
@@ -294,6 +300,23 @@ def conversion_report(report: ConversionReport) -> str:
         lines += [f"  {name!r}: {reason}" for name, reason in report.without_label[:_LISTED_BAD_IMAGES]]
         if len(report.without_label) > _LISTED_BAD_IMAGES:
             lines.append(f"  and {len(report.without_label) - _LISTED_BAD_IMAGES} more")
+    return "\n".join(lines)
+
+
+def repair_report(report: RepairReport) -> str:
+    """Return how a repair ended."""
+    lines = [f"part {part.part}: {part.damage}: {_REMEDIES[part.remedy.value]}" for part in report.parts]
+    lines += [f"{name}: made again" for name in report.files]
+    if report.digest_before and report.digest_before != report.digest_after:
+        lines.append(f"the store has another digest now, {_short(report.digest_after)}")
+    lines += [f"still wrong: {message}" for message in report.left]
+    mended = bool(report.parts or report.files)
+    if report.is_whole:
+        lines.append(f"{report.location}: {'repaired' if mended else 'nothing is damaged'}")
+    else:
+        lines.append(
+            f"{report.location}: not valid; --images labels damaged parts again, --drop leaves them without labels"
+        )
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ PACKAGE = "relabel_store"
 LAYERS = (
     {"cli"},
     {"demo"},
-    {"overlay"},
+    {"overlay", "repair"},
     {"generate", "inspect", "convert", "validate", "publish", "torch", "jax", "tensorflow"},
     {"images"},
     {"store"},
@@ -49,6 +49,7 @@ DOORS = {
         "relabel_store.convert",
         "relabel_store.generate",
         "relabel_store.images",
+        "relabel_store.repair",
         "relabel_store.testing",
         "relabel_store.validate",
     ),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from relabel_store.convert.source import LabelSource
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relabel_store.convert.source import LabelSource
 
 
 class ConversionObserver:

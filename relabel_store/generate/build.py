@@ -635,12 +635,12 @@ class _Build:
         return found
 
     def _open_writer(self, manifest: Manifest, source: ImageSource) -> StoreWriter:
+        samples = planned_samples(
+            source.sample_ids, source.paths, source.class_names, manifest.classes.index_of_folder()
+        )
         if is_store(self.files):
-            writer = StoreWriter.resume(self.files)
+            writer = StoreWriter.resume(self.files, samples)
         else:
-            samples = planned_samples(
-                source.sample_ids, source.paths, source.class_names, manifest.classes.index_of_folder()
-            )
             begin = StoreWriter if self.options.dry_run else StoreWriter.begin
             writer = begin(self.files, manifest, samples)
         require_same_labels(

@@ -273,7 +273,7 @@ class PartLabeller:
             indices=indices,
             values=ordered.astype(np.float16, copy=False),
             rest=None if rest is None else rest.astype(np.float16),
-            facts=_facts_table(part.facts),
+            facts=facts_table(part.facts),
             mtimes_ns=np.array([facts.mtime_ns for facts in part.facts], np.int64),
             bad_images=tuple(
                 BadImage(facts.row, facts.reason) for facts in part.facts if facts.reason is not None
@@ -287,7 +287,8 @@ def _scores_of(kept: Kept) -> Scores:
     return Scores(kept.indices.int().numpy(), kept.values.numpy(), rest)
 
 
-def _facts_table(facts: list[ImageFacts]) -> pa.Table:
+def facts_table(facts: list[ImageFacts]) -> pa.Table:
+    """Return what was found out about some images in `samples.FACTS_SCHEMA`."""
     status = [Status.LABELLED.value if image.reason is None else Status.BAD_IMAGE.value for image in facts]
     columns = {
         name: [getattr(image, name) for image in facts] for name in FACTS_SCHEMA.names if name != "status"

@@ -101,7 +101,7 @@ class EncodedStore(LabelStore):
     def samples(self) -> pa.Table:
         """The sample table, as `LabelStore.samples` describes it."""
         if self._are_samples_in_parts:
-            pieces = [self._samples_of_part(part) for part in sorted(self.parts)]
+            pieces = [self.samples_of_part(part) for part in sorted(self.parts)]
             return pa.concat_tables(pieces).combine_chunks()
         samples = self._read_samples()
         if self._completion is None:
@@ -123,12 +123,19 @@ class EncodedStore(LabelStore):
         for part in sorted(self.parts):
             rows = self.manifest.rows_of_part(part)
             try:
-                pieces.append(self._samples_of_part(part))
+                pieces.append(self.samples_of_part(part))
             except FormatError:
                 pieces.append(planned.slice(rows.start, len(rows)))
         return pa.concat_tables(pieces).combine_chunks()
 
-    def _samples_of_part(self, part: int) -> pa.Table:
+    def samples_of_part(self, part: int) -> pa.Table:
+        """Return the sample table of a part, of a finished store whose parts hold their samples.
+
+        Raises
+        ------
+        DamagedFileError
+            The file of the part is not what was written.
+        """
         table = self._shards.read_samples(part, partial(self._sound_file, part))
         for name in self.parts[part].files:
             sample_tables.require_rows(table, self.manifest.rows_of_part(part), name)

@@ -28,6 +28,11 @@ class Group:
     count: int
     findings: tuple[Finding, ...]
 
+    @property
+    def is_error(self) -> bool:
+        """Whether a store is invalid because of it."""
+        return self.rule.severity is Severity.ERROR
+
     def to_json(self) -> dict[str, Any]:
         """Return the group as JSON types."""
         return {

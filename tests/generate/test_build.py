@@ -147,6 +147,20 @@ def test_building_a_finished_store_again_changes_nothing(photos: Path, tmp_path:
     assert file_digests(tmp_path / "s") == before
 
 
+@pytest.mark.parametrize("encoding", ["zarr", "parquet", "packed"])
+def test_building_a_finished_store_again_makes_a_part_whose_file_was_lost(
+    photos: Path, tmp_path: Path, encoding: str
+):
+    make(photos, tmp_path / "s", encoding=encoding)
+    before = file_digests(tmp_path / "s")
+    lost = sorted(name for name in before if "indices/c/1" in name or "00001-of" in name)
+    assert lost
+    (tmp_path / "s" / lost[0]).unlink()
+    report = make(photos, tmp_path / "s", encoding=encoding)
+    assert (report.is_complete, report.labelled) == (True, 4)
+    assert file_digests(tmp_path / "s") == before
+
+
 def test_a_store_that_is_being_built_serves_what_is_finished(photos: Path, tmp_path: Path):
     make(photos, tmp_path / "whole")
     make(photos, tmp_path / "s", share="1/3")

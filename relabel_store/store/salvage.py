@@ -1,0 +1,32 @@
+"""What can still be told of the samples of a damaged part, whose file holds them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from relabel_store import spec
+from relabel_store.errors import FormatError
+from relabel_store.manifest import Manifest
+from relabel_store.store.encodings import Shards, encoding_of
+from relabel_store.store.files import StoreFiles
+from relabel_store.store.parquet_v1 import ParquetParts
+
+
+def salvaged_samples(files: StoreFiles, manifest: Manifest, part: int) -> pa.Table | None:
+    """Return the rows of the sample table in the file of a part that is damaged elsewhere, else None.
+
+    The file is not what was recorded, so that its digest cannot vouch for them; the checksums inside it do, of Parquet
+    pages or of a member of a ZIP. They are made against accidents: compare the ids with what else is known.
+    """
+    encoding = encoding_of(manifest)
+    shards: Shards = (
+        ParquetParts(manifest, is_strict=True)
+        if encoding.name == spec.ENCODING_PARQUET
+        else encoding.open_shards(files, manifest, None)
+    )
+    try:
+        table = shards.read_samples(part, files.read)
+    except (FormatError, FileNotFoundError):
+        return None
+    rows = manifest.rows_of_part(part)
+    return table if table is not None and table["row"].to_pylist() == list(rows) else None
