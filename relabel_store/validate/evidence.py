@@ -310,8 +310,9 @@ class Evidence:
         if self.is_finished or self.journal:
             return
         if not self._has_manifest_file:
-            if any(map(ENCODINGS[spec.ENCODING_PARQUET].is_ours, self.files.children())):
-                return  # parts of a Parquet store, which complete.json did not come along with
+            kinds = [encoding for encoding in ENCODINGS.values() if encoding.is_self_contained]
+            if any(encoding.is_ours(name) for name in self.files.children() for encoding in kinds):
+                return  # parts that hold all but complete.json, which did not come along
             raise StoreNotFoundError(
                 f"store {self.files.location!r}: {self.files.describe()}, expected a store made by "
                 "`relabel-store build`"

@@ -288,7 +288,7 @@ def test_objects_are_judged_as_files_are(tmp_path: Path, rng: np.random.Generato
         report = validate_store(files.location, level=level)
         assert report.groups == ()
     assert report.location == files.location
-    name = "values/c/1/0/0/0" if encoding == "zarr" else "made-up-00001-of-00003.parquet"
+    name = list(ENCODINGS[encoding].files_of_part(make_manifest(10, encoding=encoding), 1))[-1]
     files.write(name, files.read(name)[:-9] + bytes(9))
     assert validate_store(files.location).ids == ("RS601",)
     files.write("notes.txt", b"mine")
