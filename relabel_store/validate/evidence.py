@@ -206,7 +206,8 @@ class Evidence:
             return None
         for record in self.records_of_completion.values():
             for name, entry in record.files.items():
-                if ENCODINGS[spec.ENCODING_PARQUET].is_ours(name) and self.entry(name) == entry:
+                is_there = ENCODINGS[spec.ENCODING_PARQUET].is_ours(name) and self.size(name) is not None
+                if is_there and self.entry(name) == entry:
                     return name
         return None
 
@@ -264,7 +265,7 @@ class Evidence:
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, or None where there is none of this name."""
-        if self.inventory.is_whole or name in self.inventory.sizes:
+        if self.inventory.is_whole or name in self.inventory.sizes or not is_below(name):
             return self.inventory.sizes.get(name)
         if name not in self._sizes:
             self._sizes[name] = self.files.size(name)
