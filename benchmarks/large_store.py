@@ -2,7 +2,7 @@
 
     python benchmarks/large_store.py WORK_DIR [--rows 1281167] [--keep]
 
-The maps are made up (one real-looking part written again and again); the sample table has ImageNet's kind of names.
+The maps are made up (one real-looking chunk written again and again); the sample table has ImageNet's kind of names.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 from machine import describe_machine
 
+from relabel_store.labels.maps import LabelMaps
 from relabel_store.manifest import Manifest
 from relabel_store.sample_ids import digest_of_ids
 from relabel_store.store import zarr_v1
 from relabel_store.store.arrays import Array, ArraySpec
 from relabel_store.store.writer import StoreWriter
-from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples
+from relabel_store.testing import make_label_maps, make_manifest, make_part, make_sample_ids, make_samples
 
 MEASURE = """
 import json, random, resource, sys, time
@@ -111,15 +112,14 @@ def large_manifest(ids: list[str]) -> Manifest:
 
 
 def write(path: Path, ids: list[str], manifest: Manifest | None = None) -> None:
-    """Write the store: one part of made-up maps again and again, compressed once.
+    """Write the store: one chunk of made-up maps again and again, compressed once.
 
     Random maps compress badly and slowly, which would measure nothing here but the compressor.
     """
     zarr_v1.encode_shard = cache_by_size(zarr_v1.encode_shard)
     manifest = large_manifest(ids) if manifest is None else manifest
     part = replace(manifest, num_samples=4096, images=replace(manifest.images, count=4096))
-    maps = make_label_maps(np.random.default_rng(0), part)
-    first = make_part(part, maps, 0)
+    first = make_part(part, part_maps(part), 0)
     writer = StoreWriter.begin(path, manifest, make_samples(manifest, ids))
     for number in range(manifest.num_parts):
         n = len(manifest.rows_of_part(number))
@@ -130,6 +130,15 @@ def write(path: Path, ids: list[str], manifest: Manifest | None = None) -> None:
     started = time.perf_counter()
     writer.complete()
     print(f"completed in {time.perf_counter() - started:.1f} s")
+
+
+def part_maps(part: Manifest) -> LabelMaps:
+    """Return the maps of a part: those of a chunk again and again, as each chunk is compressed on its own."""
+    n, chunk_rows = part.num_samples, part.layout.chunk_rows
+    chunk = replace(part, num_samples=chunk_rows, images=replace(part.images, count=chunk_rows))
+    maps = make_label_maps(np.random.default_rng(0), chunk)
+    times = (n // chunk_rows, 1, 1, 1)
+    return LabelMaps(make_sample_ids(n), np.tile(maps.indices, times), np.tile(maps.values, times))
 
 
 def cache_by_size(

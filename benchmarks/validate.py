@@ -2,7 +2,7 @@
 
     python benchmarks/validate.py WORK_DIR [--rows 1281167] [--keep]
 
-The maps are made up: one real-looking part written again and again, under names like those of ImageNet. Each folder is
+The maps are made up: one real-looking chunk written again and again, under names like those of ImageNet. Each folder is
 a known class, so that all statistics are counted. Every job runs in a process of its own, on all cores, over files that
 the system has in memory.
 """

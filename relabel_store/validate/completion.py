@@ -103,7 +103,7 @@ def check_listed_files(evidence: Evidence) -> Iterator[Problem]:
         if file_entry(entry) is None or not is_below(name):
             yield Problem(
                 Place(file=spec.COMPLETE_FILE, field=name),
-                f"{str(entry)[:80]}",
+                repr(entry)[:80],
                 "size_bytes and sha256 of a file below the store",
                 _RESTORE,
             )

@@ -57,9 +57,7 @@ class ContentStage:
 
     def _is_too_large(self, evidence: Evidence, manifest: Manifest, findings: Findings) -> bool:
         """Tell whether parts claim to be larger than their files can be."""
-        sizes = [
-            sum(entry.size_bytes for entry in record.files.values()) for record in sound_records(evidence)
-        ]
+        sizes = [sum(evidence.size(name) or 0 for name in record.files) for record in sound_records(evidence)]
         rows = min(manifest.layout.shard_rows, manifest.num_samples)
         place = Place(file=evidence.manifest_place, field="label_map.grid")
         found = list(check_expansion(place, decoded_bytes(manifest, rows), max(sizes, default=0)))

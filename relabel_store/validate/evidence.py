@@ -206,7 +206,8 @@ class Evidence:
             return None
         for record in self.records_of_completion.values():
             for name, entry in record.files.items():
-                if ENCODINGS[spec.ENCODING_PARQUET].is_ours(name) and self.entry(name) == entry:
+                is_there = ENCODINGS[spec.ENCODING_PARQUET].is_ours(name) and self.size(name) is not None
+                if is_there and self.entry(name) == entry:
                     return name
         return None
 
@@ -264,7 +265,7 @@ class Evidence:
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, or None where there is none of this name."""
-        if self.inventory.is_whole or name in self.inventory.sizes:
+        if self.inventory.is_whole or name in self.inventory.sizes or not is_below(name):
             return self.inventory.sizes.get(name)
         if name not in self._sizes:
             self._sizes[name] = self.files.size(name)
@@ -310,8 +311,9 @@ class Evidence:
         if self.is_finished or self.journal:
             return
         if not self._has_manifest_file:
-            if any(map(ENCODINGS[spec.ENCODING_PARQUET].is_ours, self.files.children())):
-                return  # parts of a Parquet store, which complete.json did not come along with
+            kinds = [encoding for encoding in ENCODINGS.values() if encoding.is_self_contained]
+            if any(encoding.is_ours(name) for name in self.files.children() for encoding in kinds):
+                return  # parts that hold all but complete.json, which did not come along
             raise StoreNotFoundError(
                 f"store {self.files.location!r}: {self.files.describe()}, expected a store made by "
                 "`relabel-store build`"

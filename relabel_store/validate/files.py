@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from relabel_store import spec
 from relabel_store.store.files import FileEntry
 from relabel_store.validate.completion import finished_files
+from relabel_store.validate.documents import is_below
 from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.inventory import EMPTY_FOLDER
@@ -21,7 +22,8 @@ def recorded_files(evidence: Evidence) -> dict[str, FileEntry]:
     if evidence.listed is not None:
         return dict(evidence.listed)
     found = {name: entry for record in evidence.records.values() for name, entry in record.files.items()}
-    return found | (dict(evidence.begun) if not evidence.is_finished else {})
+    found |= {} if evidence.is_finished else evidence.begun
+    return {name: entry for name, entry in found.items() if is_below(name)}
 
 
 @check("RS111", "F34", "F60", spoils=True)
@@ -41,9 +43,8 @@ def check_nothing_missing(evidence: Evidence) -> Iterator[Problem]:
 def _called_for(evidence: Evidence) -> Iterator[str]:
     """Yield the files that have to be there: all of a finished store; what one begins with of another."""
     if evidence.is_finished:
-        yield from finished_files(
-            evidence, len(evidence.inventory.sizes) + 1
-        )  # one more than can all be there
+        one_too_many = len(evidence.inventory.sizes) + 1  # parts, so that one of them is missing
+        yield from finished_files(evidence, one_too_many)
         return
     manifest, encoding = evidence.manifest, evidence.encoding
     assert manifest is not None

@@ -90,7 +90,9 @@ class Finding:
         """The whole in one line: where, what was found, what was expected, what to do."""
         problem = self.problem
         advice = f"; {problem.advice}" if problem.advice else ""
-        return f"{problem.place}: {problem.found}, expected {problem.expected}{advice}"
+        text = f"{problem.place}: {problem.found}, expected {problem.expected}{advice}"
+        # What a file says of itself may be meant for the terminal that shows it.
+        return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
     def to_json(self) -> dict[str, Any]:
         """Return what was found as JSON types, without the rule."""

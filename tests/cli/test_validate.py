@@ -109,3 +109,39 @@ def test_what_cannot_be_read_exits_with_3(run: Run, tmp_path: Path):
 
 def test_no_progress_is_shown_where_stderr_is_no_terminal(run: Run, store: Path):
     assert run("-q", "validate", store).stderr == ""
+
+
+TOY = ("--teacher", "relabel_store.generate.toy:make_colour_teacher", "--workers", "0", "--shard-rows", "4")
+
+
+@pytest.mark.parametrize("name", ["s.zarr", "s.parquet"])
+@pytest.mark.parametrize(
+    "options", [(), ("--absent", "rest", "--value-step", "exact", "--flip")], ids=["", "rest"]
+)
+def test_what_build_makes_is_valid(
+    run: Run, photos: Path, tmp_path: Path, name: str, options: tuple[str, ...]
+):
+    (photos / "red" / "broken.png").write_bytes(b"no picture")
+    assert run("build", *TOY, *options, "--images", photos, "--out", tmp_path / name).exit_code == 1
+    result = run("validate", tmp_path / name, "--strict")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / name}: valid (structure and content)\n")
+
+
+@pytest.mark.parametrize("name", ["s.zarr", "s.parquet"])
+def test_what_a_share_of_a_build_makes_is_unfinished_and_nothing_else(
+    run: Run, photos: Path, tmp_path: Path, name: str
+):
+    run("build", *TOY, "--images", photos, "--out", tmp_path / name, "--share", "0/2")
+    document = json.loads(run("validate", tmp_path / name, "--json").stdout)
+    assert [group["id"] for group in document["findings"]] == ["RS101"]
+    assert document["state"] == "building"
+
+
+def test_images_of_a_list_are_valid_too(run: Run, photos: Path, tmp_path: Path):
+    lines = [
+        "path,label",
+        *(f"{path.relative_to(tmp_path)},{path.parent.name}" for path in photos.rglob("*.png")),
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(lines[:1] + lines[:0:-1]))
+    run("build", *TOY, "--images", tmp_path / "list.csv", "--out", tmp_path / "s")
+    assert run("validate", tmp_path / "s", "--strict").exit_code == 0

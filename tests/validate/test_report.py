@@ -114,6 +114,11 @@ def test_a_place_reads_from_large_to_small(place: Place, text: str):
     assert str(place) == text
 
 
+def test_a_message_gives_a_terminal_nothing_to_obey():
+    problem = Problem(Place(), "\x1b[2J\nok é \u202e\ud800", "1")
+    assert Finding(BAD, problem).message == r"store: \x1b[2J\nok é \u202e\ud800, expected 1"
+
+
 def test_a_message_is_one_sentence():
     (finding,) = found(BAD)
     assert finding.message == "'a', row 0, cell (1, 2): 9, expected 1; mend it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import os
@@ -25,6 +26,7 @@ from relabel_store.errors import (
 )
 from relabel_store.store import local_files
 from relabel_store.store.encodings import ENCODINGS
+from relabel_store.store.files import FileEntry
 from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.remote_files import RemoteFiles
 from relabel_store.testing import make_manifest, make_store
@@ -288,7 +290,7 @@ def test_objects_are_judged_as_files_are(tmp_path: Path, rng: np.random.Generato
         report = validate_store(files.location, level=level)
         assert report.groups == ()
     assert report.location == files.location
-    name = "values/c/1/0/0/0" if encoding == "zarr" else "made-up-00001-of-00003.parquet"
+    name = list(ENCODINGS[encoding].files_of_part(make_manifest(10, encoding=encoding), 1))[-1]
     files.write(name, files.read(name)[:-9] + bytes(9))
     assert validate_store(files.location).ids == ("RS601",)
     files.write("notes.txt", b"mine")
@@ -357,10 +359,14 @@ def test_a_manifest_that_claims_billions_of_parts_costs_nothing(store: Callable[
         manifest["layout"] = {"shard_rows": 1, "chunk_rows": 1}
         manifest["statistics"]["bad_images"] = 2**52 - 9
 
-    for name in ("complete.json", ""):
-        (path / name).unlink() if name and (path / name).exists() else None
-        change_json(path / "zarr.json", claim)
-        assert validate_store(path).has_errors()
+    change_json(path / "zarr.json", claim)
+    entry = FileEntry.of_file(path / "zarr.json").to_json()
+    change_json(path / "complete.json", lambda document: document["files"].update({"zarr.json": entry}))
+    assert "RS105" in validate_store(path).ids
+    (path / "complete.json").write_text("{")
+    assert "RS111" in validate_store(path).ids
+    (path / "complete.json").unlink()
+    assert "RS101" in validate_store(path).ids
 
 
 @pytest.mark.parametrize("name", ["../outside.json", "/etc/passwd", "journal/../../outside.json"])
@@ -387,6 +393,35 @@ def test_a_list_that_leads_out_of_the_store_is_not_followed(
     monkeypatch.setattr(LocalFiles, "entry", note_entry)
     assert "RS105" in validate_store(path).ids
     assert "indices/c/0/0/0/0" in asked
+    assert name not in asked
+
+
+@pytest.mark.parametrize("name", ["../outside-00000-of-00001.parquet", "../../outside"])
+def test_a_record_that_leads_out_of_the_store_is_not_followed(
+    store: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
+):
+    path = store("parquet")
+    data = (path / "made-up-00000-of-00003.parquet").read_bytes()
+    (path / name).write_bytes(data)
+    entry = {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def lead_out(document: dict[str, Any]) -> None:
+        document["parts"][0]["files"] = {name: entry}
+        document["parts"][0] = with_digest(document["parts"][0])
+
+    change_json(path / "complete.json", lead_out)
+    damaged = (path / "complete.json").read_bytes().replace(b'"files":{', b'"files":{"x":1,', 1)
+    (path / "complete.json").write_bytes(damaged)
+    read = LocalFiles.read
+    asked: list[str] = []
+
+    def note(self: LocalFiles, file: str) -> bytes:
+        asked.append(file)
+        return read(self, file)
+
+    monkeypatch.setattr(LocalFiles, "read", note)
+    assert "RS103" in validate_store(path).ids
+    assert asked
     assert name not in asked
 
 
