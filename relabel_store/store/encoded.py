@@ -205,7 +205,7 @@ class EncodedStore(LabelStore):
 
     def _index_of_part(self, part: int) -> SampleIndex:
         if part not in self._part_indexes:
-            self._part_indexes[part] = SampleIndex(self._samples_of_part(part)["sample_id"])
+            self._part_indexes[part] = SampleIndex(self.samples_of_part(part)["sample_id"])
         return self._part_indexes[part]
 
     def load(self) -> LabelStore:
