@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ENV_MADE := $(VENV)/.made
+# A process a core, up to 1.5 GB each; the tests of a file stay in one, with what they share.
+PYTEST := $(BIN)/python -P -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-all test-wheel lint format docs clean
@@ -28,17 +30,17 @@ lint: env  ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint  ## The suite that gates every change
-	$(BIN)/python -P -m pytest -m 'not slow and not gpu and not network'
+	$(PYTEST) -m 'not slow and not gpu and not network'
 
 test-all: lint  ## The suite with its long runs, then again on the built wheel
-	$(BIN)/python -P -m pytest -m 'not gpu and not network'
+	$(PYTEST) -m 'not gpu and not network'
 	$(MAKE) test-wheel
 
 test-wheel: env  ## The suite on the built wheel instead of the checkout
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/uv build --quiet --wheel --out-dir build/wheel
 	$(BIN)/python -m zipfile -e build/wheel/*.whl build/wheel/site
-	PYTHONPATH=build/wheel/site $(BIN)/python -P -m pytest -m 'not slow and not gpu and not network'
+	PYTHONPATH=build/wheel/site $(PYTEST) -m 'not slow and not gpu and not network'
 
 format: env  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -3,9 +3,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,20 +14,20 @@ from relabel_store.store.reader import open_store
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run_example(script: str, demo: Path, *arguments: str) -> str:
-    command = [sys.executable, "-P", str(EXAMPLES / script), str(demo / "photos"), str(demo / "labels.zarr")]
+def run_example(program: Callable[..., Any], script: str, demo: Path, *arguments: str) -> str:
     settings = ["--steps", "3", "--batch-size", "4", "--workers", "1", "--log-every", "1"]
     environment = {**os.environ, "RELABEL_STORE_CACHE": str(demo.parent / "cache")}
-    done = subprocess.run(
-        [*command, *settings, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=400,
+    process = program(
+        EXAMPLES / script,
+        demo / "photos",
+        demo / "labels.zarr",
+        *settings,
+        *arguments,
+        environment=environment,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    out, err = process.end()
+    assert process.returncode == 0, err
+    return str(out)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,16 @@ def run_example(script: str, demo: Path, *arguments: str) -> str:
     ],
     ids=["torchvision", "torchvision with everything", "timm", "timm with everything"],
 )
-def test_an_example_trains_on_the_demo(script: str, arguments: list[str], demo: Path, tmp_path: Path) -> None:
+def test_an_example_trains_on_the_demo(
+    program: Callable[..., Any], script: str, arguments: list[str], demo: Path, tmp_path: Path
+) -> None:
     photos = sorted(path for path in (demo / "photos").iterdir() if path.suffix != ".txt")
     classes = list(open_store(demo / "labels.zarr").manifest.classes.index_of_folder())
     for name, photo in zip(classes, photos[:2], strict=False):
         (tmp_path / "val" / name).mkdir(parents=True)
         shutil.copy(photo, tmp_path / "val" / name)
     output = run_example(
+        program,
         script,
         demo,
         *arguments,
@@ -71,7 +74,7 @@ def test_an_example_trains_on_the_demo(script: str, arguments: list[str], demo: 
     assert re.search(r"^epoch 2: top-1 [0-9.]+%$", output, re.M)
 
 
-def test_a_batch_that_cannot_be_filled_is_said(demo: Path) -> None:
+def test_a_batch_that_cannot_be_filled_is_said(program: Callable[..., Any], demo: Path) -> None:
     for script in ("train_torchvision.py", "train_timm.py"):
         with pytest.raises(AssertionError, match="9 images do not fill one batch"):
-            run_example(script, demo, "--model", "resnet18", "--batch-size", "64")
+            run_example(program, script, demo, "--model", "resnet18", "--batch-size", "64")
