@@ -3,6 +3,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SECONDS ?= 60
 ENV_MADE := $(VENV)/.made
+# A process a core, up to 1.5 GB each; the tests of a file stay in one, with what they share. In the order of the files:
+# tests/conftest.py says which has to be the last.
+PYTEST := $(BIN)/python -P -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-all test-frameworks test-tensorflow test-dali test-wheel fuzz lint format docs clean
@@ -29,10 +32,10 @@ lint: env  ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint  ## The suite that gates every change
-	$(BIN)/python -P -m pytest -m 'not slow and not gpu and not network'
+	$(PYTEST) -m 'not slow and not gpu and not network'
 
 test-all: lint  ## The suite with its long runs, then again on the built wheel
-	$(BIN)/python -P -m pytest -m 'not gpu and not network'
+	$(PYTEST) -m 'not gpu and not network'
 	$(MAKE) test-frameworks
 	$(MAKE) test-wheel
 
@@ -54,7 +57,7 @@ test-wheel: env  ## The suite on the built wheel instead of the checkout
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/uv build --quiet --wheel --out-dir build/wheel
 	$(BIN)/python -m zipfile -e build/wheel/*.whl build/wheel/site
-	PYTHONPATH=build/wheel/site $(BIN)/python -P -m pytest -m 'not slow and not gpu and not network'
+	PYTHONPATH=build/wheel/site $(PYTEST) -m 'not slow and not gpu and not network'
 
 fuzz: env  ## Feed made-up files to whatever parses files of strangers, a minute each (SECONDS=60)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/constraints.txt --editable '.[fuzz]'

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import runpy
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Before torch is loaded, here and in processes that tests start. On models of a few thousand parameters, threads wait
+# for each other rather than help: half of the suite's time on two cores, and more where others use them too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from relabel_store.cli.main import main
+
+# What takes seconds to load, loaded once in a process of its own, from which others are forked in milliseconds.
+multiprocessing.set_forkserver_preload(["relabel_store.generate.build", "relabel_store.torch", "timm"])
+RUN_PROGRAM = Path(__file__).parent / "run_program.py"
 
 LAST = ("test_jax.py",)  # JAX starts threads, and warns of every fork of the process from then on
 
@@ -35,9 +52,74 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the demo: real photographs, labelled by a real teacher."""
-    from relabel_store.demo import run_demo  # which needs torch: not every environment has it
-
+    """The directory of the demo: real photographs, labelled by a real teacher. Beside it, what the command said."""
     directory = tmp_path_factory.mktemp("session") / "demo"
-    run_demo(directory)
+    with (directory.parent / "demo.txt").open("w", encoding="utf-8") as said, redirect_stdout(said):
+        main(["demo", str(directory)], standalone_mode=False)
     return directory
+
+
+class Program:
+    """A Python program in a process of its own, as `subprocess.Popen` would have it, without the time to load torch.
+
+    Parameters
+    ----------
+    arguments
+        As after ``python``: a script, ``-m module`` or ``-c code``, and what they are given.
+    folder
+        For what it prints.
+    """
+
+    def __init__(self, arguments: tuple[str, ...], environment: Mapping[str, str], folder: Path) -> None:
+        self._printed = (folder / "stdout", folder / "stderr")
+        request = {
+            "arguments": arguments,
+            "environment": dict(environment),
+            "printed": [str(path) for path in self._printed],
+        }
+        self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
+            target=runpy.run_path, args=(str(RUN_PROGRAM), {"request": request}, "__main__")
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed until now."""
+        return self._printed[0].read_text(encoding="utf-8") if self._printed[0].exists() else ""
+
+    def wait_for_output(self) -> str:
+        """Return what it has printed once it has printed something, or has ended."""
+        while not self.stdout and self.returncode is None:
+            time.sleep(0.01)
+        return self.stdout
+
+    def end(self, timeout_s: float = 300.0) -> tuple[str, str]:
+        """Return what it printed, on stdout and on stderr, once it has ended."""
+        self._process.join(timeout_s)
+        assert self.returncode is not None, f"it still runs after {timeout_s} s"
+        return self.stdout, self._printed[1].read_text(encoding="utf-8")
+
+    def kill(self) -> None:
+        """Kill it, and whatever else it would have done."""
+        self._process.kill()
+        self._process.join()
+
+
+@pytest.fixture
+def program(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Program]:
+    """Start ``python`` with some arguments and, if any, another environment than this process has."""
+
+    def start(*arguments: object, environment: Mapping[str, str] | None = None) -> Program:
+        folder = tmp_path_factory.mktemp("program")
+        return Program(tuple(map(str, arguments)), os.environ if environment is None else environment, folder)
+
+    return start

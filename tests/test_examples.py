@@ -4,9 +4,9 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,20 +15,20 @@ from relabel_store.store.reader import open_store
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run_example(script: str, demo: Path, *arguments: str) -> str:
-    command = [sys.executable, "-P", str(EXAMPLES / script), str(demo / "photos"), str(demo / "labels.zarr")]
+def run_example(program: Callable[..., Any], script: str, demo: Path, *arguments: str) -> str:
     settings = ["--steps", "3", "--batch-size", "4", "--workers", "1", "--log-every", "1"]
     environment = {**os.environ, "RELABEL_STORE_CACHE": str(demo.parent / "cache")}
-    done = subprocess.run(
-        [*command, *settings, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=400,
+    process = program(
+        EXAMPLES / script,
+        demo / "photos",
+        demo / "labels.zarr",
+        *settings,
+        *arguments,
+        environment=environment,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    out, err = process.end()
+    assert process.returncode == 0, err
+    return str(out)
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,16 @@ def run_example(script: str, demo: Path, *arguments: str) -> str:
     ],
     ids=["torchvision", "torchvision with everything", "timm", "timm with everything"],
 )
-def test_an_example_trains_on_the_demo(script: str, arguments: list[str], demo: Path, tmp_path: Path) -> None:
+def test_an_example_trains_on_the_demo(
+    program: Callable[..., Any], script: str, arguments: list[str], demo: Path, tmp_path: Path
+) -> None:
     photos = sorted(path for path in (demo / "photos").iterdir() if path.suffix != ".txt")
     classes = list(open_store(demo / "labels.zarr").manifest.classes.index_of_folder())
     for name, photo in zip(classes, photos[:2], strict=False):
         (tmp_path / "val" / name).mkdir(parents=True)
         shutil.copy(photo, tmp_path / "val" / name)
     output = run_example(
+        program,
         script,
         demo,
         *arguments,
@@ -88,6 +91,7 @@ def test_an_example_of_another_framework_trains_on_the_demo(
     script: str,
     library: str,
     arguments: list[str],
+    program: Callable[..., Any],
     demo: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,23 +99,27 @@ def test_an_example_of_another_framework_trains_on_the_demo(
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"needs {library}")
     monkeypatch.chdir(tmp_path)
-    losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", run_example(script, demo, *arguments))]
+    losses = [
+        float(loss) for loss in re.findall(r"loss ([0-9.]+)", run_example(program, script, demo, *arguments))
+    ]
     assert len(losses) == 3
     assert all(0 < loss < 20 for loss in losses)
     assert next((tmp_path / "new").iterdir()).stat().st_size > 1_000_000
 
 
-def test_a_batch_that_cannot_be_filled_is_said(demo: Path) -> None:
+def test_a_batch_that_cannot_be_filled_is_said(program: Callable[..., Any], demo: Path) -> None:
     for script in ("train_torchvision.py", "train_timm.py"):
-        require_refusal(script, demo, "--model", "resnet18")
+        require_refusal(program, script, demo, "--model", "resnet18")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["train_jax.py", "train_lightning.py"])
-def test_a_batch_that_cannot_be_filled_is_said_in_other_frameworks_too(script: str, demo: Path) -> None:
-    require_refusal(script, demo)
+def test_a_batch_that_cannot_be_filled_is_said_in_other_frameworks_too(
+    script: str, program: Callable[..., Any], demo: Path
+) -> None:
+    require_refusal(program, script, demo)
 
 
-def require_refusal(script: str, demo: Path, *arguments: str) -> None:
+def require_refusal(program: Callable[..., Any], script: str, demo: Path, *arguments: str) -> None:
     with pytest.raises(AssertionError, match="9 images do not fill one batch"):
-        run_example(script, demo, *arguments, "--batch-size", "64")
+        run_example(program, script, demo, *arguments, "--batch-size", "64")

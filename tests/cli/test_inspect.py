@@ -23,7 +23,7 @@ def test_a_store_is_shown_in_one_screen(run: Run, store: Path):
     assert len(result.stdout.splitlines()) <= 24
     for text in (
         "3x3 cells, top 2 of 5 classes",
-        "7 samples labelled, 1 bad image",
+        "7 samples labelled, 1 without a label",
         "bytes a sample",
         "agreement",
     ):

@@ -50,14 +50,15 @@ class PartFiles:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, source: LabelSource) -> None:
+    def begin(self, source: LabelSource) -> list[str]:
         self.path.mkdir(exist_ok=True)
+        return []
 
     def write_part(self, manifest: Manifest, part: int, samples: pa.Table, labels: PartLabels) -> None:
         (self.path / str(part)).write_bytes(labels.indices.tobytes() + labels.values.tobytes())
 
-    def finish(self, source: LabelSource) -> None:
-        (self.path / "ids").write_bytes("\n".join(source.samples["sample_id"].to_pylist()).encode())
+    def finish(self, manifest: Manifest) -> None:
+        (self.path / "last").write_text(str(manifest.num_samples))
 
 
 def begin(folder: Path, encoding: str) -> None:

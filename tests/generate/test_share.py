@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,12 +142,13 @@ build_colours(sys.argv[1], sys.argv[2], share=sys.argv[4])
 """
 
 
-def test_hosts_whose_clocks_are_an_hour_apart_build_one_store(photos: Path, tmp_path: Path):
-    command = [sys.executable, "-P", "-c", WITH_ANOTHER_CLOCK, str(photos), str(tmp_path / "s")]
+def test_hosts_whose_clocks_are_an_hour_apart_build_one_store(
+    photos: Path, tmp_path: Path, program: Callable[..., Any]
+):
     hosts = [
-        subprocess.Popen([*command, str(offset), f"{index}/3"])
+        program("-c", WITH_ANOTHER_CLOCK, photos, tmp_path / "s", offset, f"{index}/3")
         for index, offset in enumerate((-3600, 0, 3600))
     ]
-    assert [host.wait() for host in hosts] == [0, 0, 0]
+    assert [(host.end(), host.returncode) for host in hosts] == [(("", ""), 0)] * 3
     build_colours(photos, tmp_path / "one")
     assert file_digests(tmp_path / "s") == file_digests(tmp_path / "one")

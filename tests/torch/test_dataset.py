@@ -89,7 +89,7 @@ def test_the_default_collate_makes_batches(workers: int, images: ImageFolder, st
         torch.testing.assert_close(targets.sum(1), torch.ones(len(targets)))
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
 def test_workers_give_the_same_however_they_are_started(
     context: str, images: ImageFolder, store: LabelStore
 ) -> None:

@@ -95,11 +95,11 @@ def test_another_epoch_or_seed_draws_other_crops(
     ("context", "made"),
     [
         ("fork", lambda dataset: dataset),
-        ("spawn", lambda dataset: dataset),
+        ("forkserver", lambda dataset: dataset),
         ("fork", copy.deepcopy),
         ("fork", lambda dataset: pickle.loads(pickle.dumps(dataset))),
     ],
-    ids=["forked", "spawned", "of a copy", "of a pickle"],
+    ids=["forked", "started anew", "of a copy", "of a pickle"],
 )
 def test_workers_that_run_already_see_the_epoch(
     context: str, made: Callable[[LabelDataset], LabelDataset], images: ImageFolder, store: LabelStore

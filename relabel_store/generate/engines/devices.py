@@ -10,7 +10,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from torch.multiprocessing.spawn import ProcessExitedException, spawn
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from relabel_store.errors import EngineError, RelabelStoreError
 from relabel_store.generate.observer import BatchReport, BuildObserver
@@ -21,6 +21,7 @@ ShareBuilder = Callable[[BuildObserver], T]
 """Builds a share and tells how it goes on. It is pickled: a process that is started anew calls it."""
 
 _PACKAGE = "relabel_store"  # whose log the processes hand on
+_START_METHOD = "spawn"  # CUDA cannot be used in a process that was forked after it was in another
 
 
 def build_shares(shares: Sequence[ShareBuilder[T]], names: Sequence[str], observer: BuildObserver) -> list[T]:
@@ -35,18 +36,19 @@ def build_shares(shares: Sequence[ShareBuilder[T]], names: Sequence[str], observ
 
     Raises
     ------
-    RelabelStoreError
+    RelabelStoreError, OSError
         One of them raised it.
     EngineError
         One of them was ended from outside, or by a fault that it could not report.
     """
     pipes = [Pipe(duplex=False) for _ in shares]
     senders = [sender for _, sender in pipes]
-    processes = spawn(  # type: ignore[no-untyped-call]
+    processes: Any = start_processes(  # type: ignore[no-untyped-call]
         _build_share,
         args=(list(shares), senders, logging.getLogger(_PACKAGE).getEffectiveLevel()),
         nprocs=len(shares),
         join=False,
+        start_method=_START_METHOD,
     )
     for sender in senders:
         sender.close()  # theirs are open: once they are gone, nothing more can come
@@ -133,7 +135,8 @@ def _build_share(
     package_log.addHandler(_LogTeller(say))
     try:
         result = shares[index](_Teller(say))
-    except RelabelStoreError as error:
+    # A full disk is no fault of the code, which would be reported with a traceback.
+    except (RelabelStoreError, OSError) as error:
         say("error", error)
     else:
         say("result", result)

@@ -13,6 +13,7 @@ import torch
 from relabel_store.errors import AbsentRuleError, EngineError, OptionError, StoreBusyError
 from relabel_store.generate import device as device_module
 from relabel_store.generate.device import choose_devices, default_workers
+from relabel_store.generate.engines import devices as devices_module
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.share import Share, hold_share
 from relabel_store.generate.toy import ColourTeacher, build_colours
@@ -25,6 +26,12 @@ TWO = "cpu,cpu"  # two processes, which is what two devices are
 make = functools.partial(
     build_colours, shard_rows=2, teacher="relabel_store.generate.toy:make_colour_teacher"
 )  # six parts
+
+
+@pytest.fixture(autouse=True)
+def start_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork processes from one that has loaded everything, which takes milliseconds rather than seconds."""
+    monkeypatch.setattr(devices_module, "_START_METHOD", "forkserver")
 
 
 class Listener(BuildObserver):
@@ -45,8 +52,9 @@ class Listener(BuildObserver):
 
 
 def test_two_devices_write_the_bytes_of_one_and_tell_of_it_as_one(
-    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(devices_module, "_START_METHOD", "spawn")  # as users have it
     listener = Listener()
     with caplog.at_level(logging.INFO, "relabel_store"):
         report = make(photos, tmp_path / "two", device=TWO, observer=listener)
@@ -84,6 +92,13 @@ def test_a_limit_is_kept_and_images_that_cannot_be_decoded_are_reported_by_row(p
 def test_what_one_process_raises_is_raised_here(photos: Path, tmp_path: Path):
     with pytest.raises(AbsentRuleError, match="--absent rest"):
         make(photos, tmp_path / "s", teacher=ColourTeacher(offset=-3), device=TWO)
+
+
+def test_what_the_system_refuses_one_process_is_its_error_here(photos: Path, tmp_path: Path):
+    make(photos, tmp_path / "s", share="0/3")
+    (tmp_path / "s" / "indices" / "c" / "5").write_bytes(b"where a folder should be")
+    with pytest.raises(OSError, match="indices/c/5"):
+        make(photos, tmp_path / "s", device=TWO)
 
 
 def test_another_build_of_the_store_is_left_alone(photos: Path, tmp_path: Path):
