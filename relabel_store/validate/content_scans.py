@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from relabel_store import spec
 from relabel_store.manifest import Manifest, State
 from relabel_store.store.encodings import encoding_of
 from relabel_store.store.statistics import Counts
-from relabel_store.validate.finding import Finding, Place, Severity
-from relabel_store.validate.label_maps import blocks_of, label_findings
+from relabel_store.validate.finding import Finding, Place
+from relabel_store.validate.label_maps import Labels, blocks_of, label_findings
 from relabel_store.validate.report import Findings
 from relabel_store.validate.sample_table import SampleTableCheck
 from relabel_store.validate.scan import ScannedPart
@@ -62,9 +63,14 @@ class LabelScan:
 
     def look(self, part: ScannedPart) -> tuple[list[Finding], Counts | None]:
         """Return what is wrong with the labels of a part, and its counts where nothing is."""
-        found = [finding for labels in blocks_of(part) for finding in label_findings(labels)]
-        has_errors = any(finding.rule.severity is Severity.ERROR for finding in found)
-        return found, None if has_errors or not self._is_countable else count_part(part)
+        found: list[Finding] = []
+        counts: list[Counts] = []
+        for labels in blocks_of(part):
+            found += label_findings(labels)
+            if not found and self._is_countable and part.class_index is not None:
+                counts.append(_count(labels, part.class_index[labels.rows - part.rows.start]))
+        is_counted = bool(counts) and not found
+        return found, Counts.total(counts, self._manifest.label_map.num_classes) if is_counted else None
 
     def add(self, part: int, seen: tuple[list[Finding], Counts | None]) -> Iterable[Finding]:
         """Add up the counts."""
@@ -86,16 +92,12 @@ class LabelScan:
         yield from check_statistics(self._manifest, self._place, self._counts[0])
 
 
-def count_part(part: ScannedPart) -> Counts | None:
-    """Return the counts of a part, or None where nobody knows the class of its folders."""
-    if part.class_index is None:
-        return None
-    keep = part.is_labelled
-    arrays = part.arrays if keep.all() else {name: array[keep] for name, array in part.arrays.items()}
+def _count(labels: Labels, class_index: NDArray[np.int64]) -> Counts:
+    labelled = labels.of(labels.is_labelled)
     return Counts.of(
-        arrays[spec.INDICES],
-        arrays[spec.VALUES],
-        arrays.get(spec.REST),
-        part.class_index[keep],
-        num_classes=part.manifest.label_map.num_classes,
+        labelled.indices,
+        labelled.values,
+        labelled.rest,
+        class_index[labels.is_labelled],
+        num_classes=labels.manifest.label_map.num_classes,
     )
