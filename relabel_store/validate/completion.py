@@ -93,7 +93,7 @@ def check_completion_bytes(evidence: Evidence) -> Iterator[Problem]:
     )
 
 
-@check("RS105", "F60", "F34", "F70", "F74")
+@check("RS105", "F60", "F34", "F70", "F74", "F80")
 def check_listed_files(evidence: Evidence) -> Iterator[Problem]:
     """`complete.json` lists size and SHA-256 of the files that the manifest calls for, and of no others."""
     if evidence.completion is None or evidence.listed is None:

@@ -71,7 +71,11 @@ def check_chunk_checksums(name: str, manifest: Manifest, rows: range, data: byte
     )
 
 
-@check("RS603", "F30", "F71", "F72", "F75", level=Level.CONTENT)
+@check(
+    "RS603",
+    *("F30", "F71", "F72", "F75", "F80", "F81", "F82", "F83", "F84", "F85", "F87", "F88"),
+    level=Level.CONTENT,
+)
 def check_decodable(place: Place, error: str) -> Iterator[Problem]:
     """The files of a part can be decoded, and hold the rows that the manifest describes."""
     yield Problem(place, f"cannot be decoded ({error})", "the rows of its part", _RESTORE)

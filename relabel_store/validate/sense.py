@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -185,7 +186,9 @@ def _digests(part: ScannedPart, at: NDArray[np.int64]) -> NDArray[np.uint64]:
     A sum of mixed words, each times a number of its own. Nobody is kept from making two rows alike: only chance is.
     """
     best = [np.ascontiguousarray(part.arrays[name][at, 0]) for name in (spec.INDICES, spec.VALUES)]
-    data = np.concatenate([array.reshape(len(at), -1).view(np.uint8) for array in best], axis=1)
+    data = np.concatenate(
+        [array.reshape(len(at), math.prod(array.shape[1:])).view(np.uint8) for array in best], axis=1
+    )
     words = np.zeros((len(at), -(-data.shape[1] // 8)), np.uint64)
     words.view(np.uint8)[:, : data.shape[1]] = data
     words ^= words >> np.uint64(29)

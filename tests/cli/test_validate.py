@@ -124,7 +124,7 @@ def test_what_build_makes_is_valid(
     (photos / "red" / "broken.png").write_bytes(b"no picture")
     assert run("build", *TOY, *options, "--images", photos, "--out", tmp_path / name).exit_code == 1
     result = run("validate", tmp_path / name, "--strict")
-    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / name}: valid (structure and content)\n")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / name}: valid (structure, content, sense)\n")
 
 
 @pytest.mark.parametrize("name", ["s.zarr", "s.parquet"])
