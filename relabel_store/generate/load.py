@@ -67,12 +67,18 @@ def _load_from_factory(name: str, options: TeacherOptions) -> Teacher:
             f"teacher {name!r}: {given[0]} is given, but a factory decides about its teacher itself"
         )
     module, _, factory = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), factory)):
+        raise UnknownTeacherError(f"teacher {name!r}: expected module:factory, such as my_teachers:make")
     try:
         make = getattr(importlib.import_module(module), factory)
     except (ImportError, AttributeError) as error:
         raise UnknownTeacherError(
             f"teacher {name!r}: {error}; expected module:factory, with the module on Python's path"
         ) from error
+    if not callable(make):
+        raise UnknownTeacherError(
+            f"teacher {name!r}: {factory!r} is a {type(make).__name__}, expected a function that returns a teacher"
+        )
     teacher = make()
     if not isinstance(teacher, Teacher):
         raise TeacherError(
@@ -113,6 +119,11 @@ def _load_model(
     timm: Any, name: str, timm_name: str, alias: Alias | None, options: TeacherOptions
 ) -> tuple[Any, str]:
     """Return the model with its weights, and where they came from."""
+    if options.weights is not None and timm_name.startswith(HUB):
+        raise WeightsError(
+            f"teacher {name!r}: --weights is given, but the hub has weights and configuration in one; name timm's "
+            "architecture instead"
+        )
     config = None if timm_name.startswith(HUB) else timm.get_pretrained_cfg(timm_name)
     state, origin = read_weights(timm_name, alias, options.weights)
     arguments: dict[str, Any] = dict(alias.arguments) if alias else {}

@@ -48,6 +48,9 @@ def test_a_fine_tuned_teacher_brings_its_own_class_count_and_names(save: Save, t
         ("qqqqqqqqqqqq", "relabel-store teachers"),
         ("no_such_module_here:factory", "module:factory"),
         ("relabel_store.generate.toy:no_such_factory", "no_such_factory"),
+        (":", "expected module:factory"),
+        (".toy:make_colour_teacher", "expected module:factory"),
+        ("os:name", "'name' is a str, expected a function"),
     ],
 )
 def test_an_unknown_teacher_is_refused_with_what_is_near(name: str, message: str):

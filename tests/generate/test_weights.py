@@ -100,6 +100,12 @@ def test_weights_of_another_architecture_are_refused(save: Save, tmp_path: Path)
         load_teacher(SMALL, TeacherOptions(weights=path))
 
 
+def test_a_model_of_the_hub_comes_with_its_own_weights(save: Save, tmp_path: Path):
+    path = save(tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="the hub has weights and configuration in one"):
+        load_teacher("hf-hub:somebody/something", TeacherOptions(weights=path))
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path: Path):
     with pytest.raises(WeightsError, match=r"\.safetensors, \.pth or \.pt"):
         load_teacher(SMALL, TeacherOptions(weights=tmp_path / "model.onnx"))
