@@ -22,9 +22,10 @@ from machine import describe_machine
 
 from relabel_store.generate.batches import decoded_batches, split_rows
 from relabel_store.generate.build import build
-from relabel_store.generate.load import TeacherOptions, load_teacher
+from relabel_store.generate.load import load_teacher
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.teacher import TimmTeacher
+from relabel_store.generate.teacher_options import TeacherOptions
 from relabel_store.images.recognise import open_images
 from relabel_store.inspect.summary import summarize
 from relabel_store.store.reader import open_store

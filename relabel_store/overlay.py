@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from relabel_store.errors import SampleNotFoundError
 from relabel_store.generate.decode import open_rgb
 from relabel_store.images.source import ImageSource
-from relabel_store.inspect.picture import draw_label_map, save_picture
+from relabel_store.inspect.picture import draw_label_map
+from relabel_store.inspect.png import save_picture
 from relabel_store.labels.boxes import middle_square
 from relabel_store.manifest import Resize
 from relabel_store.store.reader import LabelStore

@@ -31,7 +31,7 @@ from relabel_store.generate.engines.devices import build_shares
 from relabel_store.generate.engines.job import Images, LabelJob, load_by_name, open_limited
 from relabel_store.generate.engines.local import label_locally
 from relabel_store.generate.forecast import Forecast, make_forecast
-from relabel_store.generate.load import TeacherOptions, planned_input_size
+from relabel_store.generate.load import planned_input_size
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.generate.part import PartLabeller
 from relabel_store.generate.precision import Precision
@@ -40,6 +40,7 @@ from relabel_store.generate.resume import require_same_images, require_same_labe
 from relabel_store.generate.scoring import Scorer
 from relabel_store.generate.share import Share, hold_share
 from relabel_store.generate.teacher import Teacher, check_identity, compile_teacher, probe_grid
+from relabel_store.generate.teacher_options import TeacherOptions
 from relabel_store.images.source import ImageSource
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import (

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from relabel_store.errors import TeacherError, UnknownTeacherError, WeightsError
-from relabel_store.generate.load import TeacherOptions, load_teacher
+from relabel_store.generate.load import load_teacher
 from relabel_store.generate.look import recorded_input
 from relabel_store.generate.teacher import Teacher
+from relabel_store.generate.teacher_options import TeacherOptions
 from relabel_store.manifest import Manifest
 
 _ORIGIN_FILE = "file "  # as `load` records where weights came from

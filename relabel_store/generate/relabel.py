@@ -15,11 +15,12 @@ from relabel_store.generate.arithmetic import fixed_arithmetic
 from relabel_store.generate.batches import decoded_batches, split_rows
 from relabel_store.generate.device import choose_device, default_workers
 from relabel_store.generate.limit import ChosenImages
-from relabel_store.generate.load import TeacherOptions, load_teacher
+from relabel_store.generate.load import load_teacher
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.profile import Profile
 from relabel_store.generate.scoring import Scorer
 from relabel_store.generate.teacher import Teacher, compile_teacher, probe_grid
+from relabel_store.generate.teacher_options import TeacherOptions
 from relabel_store.images.source import ImageSource
 from relabel_store.manifest import AbsentRule, BuildInfo, Manifest
 

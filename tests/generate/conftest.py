@@ -28,6 +28,11 @@ def teacher() -> ColourTeacher:
     return ColourTeacher()
 
 
+@pytest.fixture
+def save() -> Callable[..., Path]:
+    return save_weights
+
+
 def paint_photos(root: Path, per_class: int = 3) -> Path:
     rng = np.random.default_rng(1)
     for name, colour in PALETTE.items():
@@ -38,3 +43,20 @@ def paint_photos(root: Path, per_class: int = 3) -> Path:
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     assert set(PALETTE) - set(COLOURS) == {"thing"}
     return root
+
+
+def save_weights(
+    path: Path, *, num_classes: int = 1000, architecture: str = "test_efficientnet", **wrapped_in: object
+) -> Path:
+    """Write random weights of an architecture, the same each time; with more around them if there is any."""
+    import safetensors.torch  # not for tests that need none of this
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    state = timm.create_model(architecture, pretrained=False, num_classes=num_classes).state_dict()
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save({**wrapped_in, "state_dict": state} if wrapped_in else state, path)
+    return path

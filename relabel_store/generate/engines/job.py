@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from relabel_store.generate.device import choose_device, default_workers
 from relabel_store.generate.limit import LimitedImages
-from relabel_store.generate.load import TeacherOptions, load_teacher
+from relabel_store.generate.load import load_teacher
 from relabel_store.generate.observer import BatchReport
 from relabel_store.generate.part import PartLabeller
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.teacher import Teacher, compile_teacher
+from relabel_store.generate.teacher_options import TeacherOptions
 from relabel_store.images.recognise import open_images
 from relabel_store.images.source import ImageSource
 from relabel_store.store.files import StoreFiles
