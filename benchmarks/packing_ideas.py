@@ -40,7 +40,11 @@ def main() -> None:
     print(describe_machine(), f"{n} maps at step 1/8", sep="\n")
     print("| part | idea | bytes an image |")
     print("| --- | --- | ---: |")
-    for part, idea, size in [*ideas_for_classes(indices), *ideas_for_values(values)]:
+    for part, idea, size in [
+        *ideas_for_classes(indices),
+        *ideas_for_values(values),
+        *levels(np.ascontiguousarray(indices), values),
+    ]:
         print(f"| {part} | {idea} | {size / n:,.0f} |")
 
 
@@ -100,6 +104,21 @@ def ideas_for_values(values: NDArray[np.float16]) -> Iterator[Idea]:
     yield "values", "the same, entropy by size of what is expected", size
 
 
+def levels(indices: NDArray[np.uint16], values: NDArray[np.float16]) -> Iterator[Idea]:
+    """Yield the bytes of all streams at each level of zstd."""
+    packed, integers = pack_classes(indices), to_integers(values, 0.125)
+    streams = [
+        packed.sizes,
+        packed.gaps,
+        *packed.moves.swapaxes(0, 1),
+        packed.places,
+        pack_plane(integers[:, 0]),
+    ]
+    streams += list(pack_falls(integers).swapaxes(0, 1))
+    for level in (1, 2, 3, 5, 9, 12, 15, 19, 22):
+        yield "both", f"zstd {level}", sum(zstd(stream.astype(np.int64), level) for stream in streams)
+
+
 def places_of_all(indices: NDArray[np.uint16]) -> Numbers:
     """Return where each class stands among those of its map."""
     return np.stack([np.unique(one, return_inverse=True)[1].reshape(one.shape) for one in indices])
@@ -157,9 +176,9 @@ def by_rank(numbers: Numbers) -> int:
     return sum(zstd(numbers[:, rank]) for rank in range(numbers.shape[1]))
 
 
-def zstd(numbers: NDArray[np.generic]) -> int:
-    """Return the bytes of numbers as zstd 19 makes them, integers of 64 bits as planes of bytes."""
-    codec = pa.Codec("zstd", 19)
+def zstd(numbers: NDArray[np.generic], level: int = 19) -> int:
+    """Return the bytes of numbers as zstd makes them, integers of 64 bits as planes of bytes."""
+    codec = pa.Codec("zstd", level)
     if numbers.dtype != np.int64:
         return len(codec.compress(contiguous(numbers)))
     planes = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8).reshape(-1, 8).T

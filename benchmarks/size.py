@@ -163,7 +163,7 @@ def published(maps: Maps, error_of_float16: tuple[float, float]) -> Iterator[For
         files = save()
         n = len(files)
         yield Form(
-            name, "exact", sum(map(len, files)) / n, *error, n / seconds(save), n / seconds(load(files))
+            name, "exact", sum(map(len, files)) / n, *error, n / seconds(save, 5), n / seconds(load(files), 5)
         )
         for how, compress in (("each in .xz", each_in_xz), ("in one .tar.xz", in_tar_xz)):
             yield Form(f"{name}, {how}", "exact", compress(files) / n, *error, None, None)
@@ -250,7 +250,7 @@ def speeds(encoding: str, compression: Compression, step: str, maps: Maps) -> tu
         into = {name: array.empty(n) for name, array in array_specs(manifest).items()}
         written = seconds(
             lambda: coder.encode_part(manifest, 0, arrays, samples),
-            rounds=5 if compression is Compression.FAST else 1,
+            rounds=10 if compression is Compression.FAST else 1,
         )
         read = seconds(lambda: shards.read_part(0, files.__getitem__, into))
     for name, rows in arrays.items():
@@ -258,7 +258,7 @@ def speeds(encoding: str, compression: Compression, step: str, maps: Maps) -> tu
     return n / written, n / read
 
 
-def seconds(work: Callable[[], object], rounds: int = 9) -> float:
+def seconds(work: Callable[[], object], rounds: int = 25) -> float:
     """Return the CPU time of some work, the best of several rounds: others use the machine too."""
     times = []
     for _ in range(rounds):

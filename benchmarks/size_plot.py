@@ -35,7 +35,7 @@ def draw(forms: Sequence[Form], path: Path) -> None:
     draw_errors(upper, forms)
     draw_speeds(lower, forms)
     lower.set_xscale("log")
-    lower.set_xlim(1050, 12_000)
+    lower.set_xlim(1000, 12_000)
     lower.xaxis.set_major_locator(FixedLocator(BYTES))
     lower.xaxis.set_minor_locator(NullLocator())
     lower.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
@@ -87,7 +87,7 @@ def draw_speeds(axes: Axes, forms: Sequence[Form]) -> None:
         if form.read is not None:
             point(axes, form, form.read)
             x, y, side = NAMED_AT.get(form.name, RIGHT if encoding_of(form) else (0, 10, "center"))
-            write(axes, form, form.read, form.name, (x, y), side)
+            write(axes, form, form.read, form.name.split(" (")[0], (x, y), side)
     axes.set_yscale("log")
     axes.set_ylim(4000, 250_000)
     axes.yaxis.set_major_locator(FixedLocator(SPEEDS))
