@@ -26,7 +26,7 @@ def validate(
     """Check STORE against the format: whether it is whole, and its labels can be what they claim.
 
     Level structure takes seconds: manifest, names and sizes of files, journal, and sample table. Level content reads
-    every byte once and looks at every label: about twice as long as decoding them, on all cores.
+    every byte once and looks at every label: two to three times as long as decoding them, on all cores.
 
     Exit status 0 means valid; 1 that there are errors; 3 that there is no store that this release reads. A store that
     is still being built is checked as far as it is recorded, and is an error.
