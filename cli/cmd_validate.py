@@ -65,7 +65,7 @@ def validate(
     """Check STORE against the format: whether it is whole, and its labels can be what they claim.
 
     Level structure takes seconds: manifest, names and sizes of files, journal, and sample table. Level content reads
-    every byte once and looks at every label, and whether all of them together make sense: about twice as long as
+    every byte once and looks at every label, and whether all of them together make sense: two to three times as long as
     decoding them, on all cores. --images reads every image once: the same files, sizes and class folders as recorded;
     and holds the label maps of 200 against their photos. --recompute loads the teacher, and takes as long as a build
     of N images.

@@ -53,7 +53,7 @@ class Completion:
         name = spec.COMPLETE_FILE
         try:
             document = read_json(data)
-            require_readable_version(document["format_version"])
+            _require_readable_version(document)
             if not has_own_digest(document):
                 raise DamagedFileError(
                     f"store file {name!r}: its digest is not that of its content; restore it from a copy"
@@ -76,15 +76,8 @@ class Completion:
         return cls(files, {part.part: part for part in parts}, manifest, recorded_digest=document["digest"])
 
 
-def require_readable_version(version: Any) -> None:
-    """Check that this release reads a version of the format.
-
-    Raises
-    ------
-    UnsupportedVersionError
-        It does not.
-    """
-    found, ours = str(version), spec.FORMAT_VERSION
+def _require_readable_version(document: Any) -> None:
+    found, ours = str(document["format_version"]), spec.FORMAT_VERSION
     if found.split(".")[0] != ours.split(".")[0]:
         raise UnsupportedVersionError(
             f"store format: version {found}, this release reads {ours.split('.')[0]}.x; "
