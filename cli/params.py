@@ -30,6 +30,8 @@ class StoreType(click.ParamType[Any]):
         """Return a path or a URL."""
         if isinstance(value, Path):
             return value
+        if not value:
+            self.fail("an empty path", param, ctx)
         try:
             return open_files(value).path or str(value)
         except OptionError as error:

@@ -384,7 +384,10 @@ def _agreement(manifest: Manifest) -> list[tuple[str, str]]:
         return []
     agreeing, samples = statistics.agreement.agreeing, statistics.agreement.samples
     return [
-        ("agreement", f"{agreeing / samples:.1%} of {samples} images: the pooled label is the folder's class")
+        (
+            "agreement",
+            f"{agreeing / samples:.1%} of {_count(samples, 'image')}: the pooled label is the folder's class",
+        )
     ]
 
 

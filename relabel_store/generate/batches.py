@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -188,14 +189,15 @@ def decoded_batches(
     try:
         while left:
             watch = DecoderWatch(workers)
-            loader = DataLoader(
-                _Decoder(source, images, watch, blame.refused),
-                batch_size=None,
-                sampler=tuple(left),
-                num_workers=workers,
-                pin_memory=pin_memory,
-                prefetch_factor=_PREFETCHED_BATCHES if workers else None,
-            )
+            with _unadvised():
+                loader = DataLoader(
+                    _Decoder(source, images, watch, blame.refused),
+                    batch_size=None,
+                    sampler=tuple(left),
+                    num_workers=workers,
+                    pin_memory=pin_memory,
+                    prefetch_factor=_PREFETCHED_BATCHES if workers else None,
+                )
             try:
                 with contextlib.closing(_caught(loader, reports)) as decoded:
                     for batch in decoded:
@@ -212,6 +214,14 @@ def decoded_batches(
         reports.give_back()
 
 
+@contextlib.contextmanager
+def _unadvised() -> Iterator[None]:
+    """Keep PyTorch from warning of more processes than cores: those that wait for a network need none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        yield
+
+
 def _caught(loader: DataLoader[Batch | _Unread], reports: EndReports) -> Generator[Batch | _Unread]:
     """Yield batches; raise `WorkerEndedError` where a process that decodes them ended."""
     batches: Iterator[Batch | _Unread] | None = None
@@ -219,7 +229,8 @@ def _caught(loader: DataLoader[Batch | _Unread], reports: EndReports) -> Generat
         try:
             with reports.awaited():
                 if batches is None:
-                    batches = iter(loader)
+                    with _unadvised():
+                        batches = iter(loader)
                     reports.take_over()
                 batch = next(batches, None)
         except RuntimeError as error:

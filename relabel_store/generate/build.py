@@ -39,6 +39,7 @@ from relabel_store.generate.profile import Profile
 from relabel_store.generate.resume import require_same_images, require_same_labels
 from relabel_store.generate.scoring import Scorer
 from relabel_store.generate.share import Share, hold_share
+from relabel_store.generate.target import require_apart
 from relabel_store.generate.teacher import Teacher, check_identity, compile_teacher, probe_grid
 from relabel_store.generate.teacher_options import TeacherOptions
 from relabel_store.images.source import ImageSource
@@ -364,6 +365,7 @@ class _Build:
         else:
             size = teacher.facts.input.size
         require_free_target(self.files)
+        require_apart(self.files, images)
         if self.options.share == Share():
             _point_out_shares()
         # Before a million images are listed.

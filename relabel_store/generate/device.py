@@ -56,7 +56,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise OptionError(f"device: {name!r}, expected {_NAMES}") from None
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise OptionError(f"device: {name!r}, expected {_NAMES}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise TeacherError(f"device: {name!r}, but {torch.cuda.device_count()} CUDA devices are visible here")

@@ -72,8 +72,9 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """What is left to this process takes so long."""
-        return self.rows * self.seconds_a_row / self.devices
+        """What is left to this process takes so long: as long as the device that has most of its parts."""
+        most = -(-self.parts // self.devices)
+        return self.rows * self.seconds_a_row * most / self.parts
 
     @property
     def is_space_enough(self) -> bool:

@@ -103,9 +103,15 @@ def open_list(place: Place, table: pa.Table, name: str) -> ListedImages:
     location, columns = place.location, table.column_names
     path_column = pick(columns, PATH_COLUMNS)
     if path_column is None:
+        is_parquet = place.name.lower().endswith(".parquet")
         raise ImageSourceError(
             f"images {location!r}: columns {', '.join(map(repr, columns[:20]))}, expected one of paths, called "
-            f"{', '.join(map(repr, PATH_COLUMNS))}; the first line of a CSV file has the names"
+            f"{', '.join(map(repr, PATH_COLUMNS))}, "
+            + (
+                "or one of images, a struct with 'bytes' or binary data called 'image' or the like"
+                if is_parquet
+                else "in the first line of the file"
+            )
         )
     if not len(table):
         raise ImageSourceError(f"images {location!r}: a table without rows")

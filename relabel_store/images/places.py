@@ -170,9 +170,11 @@ def require_location(location: str | os.PathLike[str]) -> str:
     Raises
     ------
     ImageSourceError
-        A URL that holds credentials, or that was turned into a path.
+        An empty path, or a URL that holds credentials, or that was turned into a path.
     """
     text = os.fspath(location)
+    if not text:
+        raise ImageSourceError("images '': an empty path, expected a folder, a file or a URL")
     if is_url(text):
         parts = urlsplit(text)
         if parts.username is not None or parts.password is not None:

@@ -169,6 +169,7 @@ def test_a_log_inside_the_store_is_refused(run: Run, photos: Path, tmp_path: Pat
         ("--on-bad-image", "ignore", "record"),
         ("--shard-rows", "300", "multiple of 256"),
         ("--top-k", "7", "expected at most 6"),
+        ("--out", "", "an empty path"),
     ],
 )
 def test_a_wrong_value_is_wrong_usage(
@@ -221,11 +222,12 @@ def test_a_share_that_the_environment_does_not_give_is_wrong_usage(
     ("arguments", "message"),
     [
         (["--images", "MISSING"], "nothing there"),
+        (["--images", ""], "an empty path"),
         (["--teacher", "resnet5O"], "near it: "),
         (["--out", "PHOTOS"], "no part of a store"),
         (["--device", "cuda:77"], "CUDA devices are visible"),
     ],
-    ids=["images", "teacher", "out", "device"],
+    ids=["images", "no-images", "teacher", "out", "device"],
 )
 def test_a_mistake_gets_one_line(run: Run, photos: Path, tmp_path: Path, arguments: list[str], message: str):
     places = {"MISSING": str(tmp_path / "missing"), "PHOTOS": str(photos)}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,13 @@ def test_batches_hold_the_pixels_and_facts_of_their_rows(photos: Path):
             assert facts.row == row
             assert facts.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
             assert (facts.size_bytes, facts.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
+
+
+def test_more_workers_than_cores_are_nothing_to_be_warned_of(photos: Path):
+    source = open_images(photos)  # a slow network keeps many of them waiting
+    workers = (os.cpu_count() or 1) + 1
+    (batch,) = decoded_batches(source, INPUT, [range(2)], workers=workers, pin_memory=False)
+    assert batch.is_good.all()
 
 
 def test_worker_processes_give_the_same_batches_in_the_same_order(photos: Path):

@@ -76,7 +76,10 @@ def test_tabs_part_the_columns_of_a_tsv_file(listed: Listed):
     [
         ("", "Empty CSV file, expected a CSV table"),
         ("path\n", "a table without rows"),
-        ("name,size\na,1\n", "columns 'name', 'size', expected one of paths, called 'path'"),
+        (
+            "name,size\na,1\n",
+            "columns 'name', 'size', expected one of paths, called 'path'.*in the first line",
+        ),
         ("a.jpg\nb.jpg\n", "the first line is 'a.jpg', expected the names of the columns"),
         ("path,path\na.jpg,a.jpg\n", "two columns of one name"),
         ("path\na.jpg\n\n", None),

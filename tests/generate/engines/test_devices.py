@@ -137,7 +137,7 @@ class TestNames(Gpus):
     def test_a_list_of_them(self):
         assert choose_devices("cuda:0,cuda:3") == [torch.device("cuda", 0), torch.device("cuda", 3)]
 
-    @pytest.mark.parametrize("name", ["", "cuda:0,", "cuda:0,gpu", "all"])
+    @pytest.mark.parametrize("name", ["", "cuda:0,", "cuda:0,gpu", "all", "cpu:1"])
     def test_what_names_no_device_is_refused(self, name: str):
         with pytest.raises(OptionError, match="cuda:all or several with commas"):
             choose_devices(name)
