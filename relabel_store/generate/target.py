@@ -7,7 +7,7 @@ from pathlib import Path
 
 from relabel_store import spec
 from relabel_store.errors import TargetExistsError
-from relabel_store.generate.images import ImageSource
+from relabel_store.images.source import ImageSource
 from relabel_store.store.files import StoreFiles
 from relabel_store.store.writer import is_store
 
