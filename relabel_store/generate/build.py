@@ -28,9 +28,10 @@ from relabel_store.generate.device import (
     default_workers,
 )
 from relabel_store.generate.engines.devices import build_shares
-from relabel_store.generate.engines.job import Images, LabelJob, load_by_name, open_limited
+from relabel_store.generate.engines.job import LabelJob, load_by_name
 from relabel_store.generate.engines.local import label_locally
 from relabel_store.generate.forecast import Forecast, make_forecast
+from relabel_store.generate.limit import open_limited
 from relabel_store.generate.load import planned_input_size
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.generate.part import PartLabeller
@@ -42,7 +43,7 @@ from relabel_store.generate.share import Share, hold_share
 from relabel_store.generate.target import require_apart
 from relabel_store.generate.teacher import Teacher, check_identity, compile_teacher, probe_grid
 from relabel_store.generate.teacher_options import TeacherOptions
-from relabel_store.images.source import ImageSource
+from relabel_store.images.source import ImageSource, detached
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import (
     AbsentRule,
@@ -200,7 +201,7 @@ class BuildReport:
         Where the time of this run went, or of the batches of a dry run; None where nothing was left to label, or others
         did it.
     failed_parts
-        The parts that a cluster gave up, why, and after how many attempts.
+        The parts that a cluster gave up, in order, why, and after how many attempts.
     forecast
         What the build will take, of a dry run that found something left to label.
     """
@@ -370,6 +371,8 @@ class _Build:
             _point_out_shares()
         # Before a million images are listed.
         devices = choose_devices(self.options.device) if self.options.engine is Engine.LOCAL else []
+        if self.options.engine is Engine.RAY and isinstance(images, str | os.PathLike):
+            images = _wherever(images)  # workers are in another directory
         source = open_limited(images, self.options.limit, self.files)
         self.observer.on_images(source)
         if not is_store(self.files):
@@ -382,10 +385,9 @@ class _Build:
             return self._label_on_devices(devices, teacher, source)
         label = self._label_on_ray if self.options.engine is Engine.RAY else self._label_here
         with hold_share(self.files.path, self.options.share):
-            return label(teacher, images, source)
+            return label(teacher, source)
 
-    def _label_here(self, teacher: str | Teacher, images: Images, source: ImageSource) -> BuildReport:
-        del images  # they are open
+    def _label_here(self, teacher: str | Teacher, source: ImageSource) -> BuildReport:
         device = choose_device(self.options.device)
         loaded = load_by_name(teacher, self.teacher_options)
         loaded.to(device)
@@ -477,15 +479,14 @@ class _Build:
             profile=Profile.of_several(profiles) if profiles else None,
         )
 
-    def _label_on_ray(self, teacher: str | Teacher, images: Images, source: ImageSource) -> BuildReport:
+    def _label_on_ray(self, teacher: str | Teacher, source: ImageSource) -> BuildReport:
         from relabel_store.generate.engines.ray import RaySettings, ray_cluster
 
         threads = torch.get_num_threads()
         settings = RaySettings(
             self.options.ray_address, self.options.ray_workers, device=self.options.device, cpus_each=threads
         )
-        if isinstance(images, str | os.PathLike) and "://" not in os.fspath(images):
-            images = Path(images).absolute()  # workers are in another directory
+        images = detached(source)
         files = self.files if self.files.path is None else open_files(self.files.path.absolute())
         with ray_cluster(settings) as cluster:
             quiet = replace(self, files=files, observer=BuildObserver())
@@ -495,7 +496,6 @@ class _Build:
                 teacher=teacher,
                 teacher_options=self.teacher_options,
                 images=images,
-                limit=self.options.limit,
                 files=files,
                 device=self.options.device,
                 workers=self.options.workers,
@@ -505,9 +505,10 @@ class _Build:
             for record, report in cluster.label(job, missing):
                 self.observer.on_batch(report)
                 _log_part(record, writer)
-            for failed in cluster.failed.values():
-                note_failure(self.files, failed)
-            return self._report(writer, missing, failed=tuple(cluster.failed.values()))
+            failed = tuple(cluster.failed[part] for part in sorted(cluster.failed))
+            for one in failed:
+                note_failure(self.files, one)
+            return self._report(writer, missing, failed=failed)
 
     def _plan(self, manifest: Manifest, source: ImageSource) -> tuple[StoreWriter, list[int]]:
         """Begin the store, or go on with it; return also the parts that are this share's to label."""
@@ -661,16 +662,21 @@ def _build_share(
     plan: _Build, teacher: str | Teacher, source: ImageSource, observer: BuildObserver
 ) -> BuildReport:
     with hold_share(plan.files.path, plan.options.share):
-        return replace(plan, observer=observer)._label_here(teacher, source, source)
+        return replace(plan, observer=observer)._label_here(teacher, source)
 
 
-def _describe_elsewhere(plan: _Build, teacher: str | Teacher, images: Images, threads: int) -> Manifest:
+def _describe_elsewhere(plan: _Build, teacher: str | Teacher, source: ImageSource, threads: int) -> Manifest:
     """Return the manifest of a build whose teacher is on the node of a cluster that this runs on."""
     torch.set_num_threads(threads)
     device = choose_device(plan.options.device)
     loaded = load_by_name(teacher, plan.teacher_options)
     loaded.to(device)
-    return plan._describe(loaded, open_limited(images, plan.options.limit, plan.files), device)
+    return plan._describe(loaded, source, device)
+
+
+def _wherever(images: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return where images lie as it means the same in any working directory."""
+    return images if "://" in os.fspath(images) else Path(images).absolute()
 
 
 def _point_out_shares() -> None:

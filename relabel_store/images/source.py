@@ -11,8 +11,8 @@ _NAMED = 3  # paths named in a message
 class ImageSource(Protocol):
     """Images by row: what a build needs of them, wherever they lie.
 
-    It is pickled, or forked with the processes that decode images, and has to work there. Rows of a part are read
-    in rising order, by several processes in turn.
+    It is pickled, or forked with the processes that decode images, and has to work there; with Ray, on other machines
+    (see `detached`). Rows of a part are read in rising order, by several processes in turn.
     """
 
     @property
@@ -73,6 +73,19 @@ def read_start(source: ImageSource, row: int, size: int) -> bytes:
         They cannot be had.
     """
     return source.read_start(row, size) if isinstance(source, ReadsStarts) else source.read(row)[:size]
+
+
+@runtime_checkable
+class Detachable(Protocol):
+    """Images that need more files than their own, such as the index of a tar, unless they are detached from them."""
+
+    def detached(self) -> ImageSource:
+        """Return the same images, which need no files but their own."""
+
+
+def detached(source: ImageSource) -> ImageSource:
+    """Return a source that can be pickled for another machine: it needs no files there but the images' own."""
+    return source.detached() if isinstance(source, Detachable) else source
 
 
 def describe_changes(before: Iterable[str], after: Iterable[str]) -> str | None:

@@ -91,6 +91,10 @@ class TarIndex:
             return TarIndex, (self.facts, self._table)
         return _map, (self.facts, self._path)
 
+    def in_memory(self) -> TarIndex:
+        """Return the same index, which is pickled whole rather than as the file that it is mapped from."""
+        return TarIndex(self.facts, self._table)
+
     def entry(self, row: int) -> tuple[int, int, int, int]:
         """Return number of the tar, offset, size and checksum of the header of an image."""
         file, offset, size, crc32 = (column[row].as_py() for column in self._numbers)

@@ -66,6 +66,10 @@ class TarImages:
     def __reduce__(self) -> tuple[Any, ...]:
         return TarImages, (self.name, self._index, self._places)
 
+    def detached(self) -> TarImages:
+        """Return the same images with their index in memory, for machines that do not see its file."""
+        return TarImages(self.name, self._index.in_memory(), self._places)
+
     def read(self, row: int) -> bytes:
         """Return the bytes of an image file; `OSError` where something else lies in its place."""
         return self._read(row, None)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import pickle
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from relabel_store.generate.limit import ChosenImages, LimitedImages
 from relabel_store.images.recognise import open_images
+from relabel_store.images.source import detached
 
 
 @pytest.mark.parametrize("limit", [1, 4, 5, 11, 12])
@@ -38,3 +42,14 @@ def test_chosen_images_are_those_of_the_rows_asked_for_in_that_order(photos: Pat
     assert list(chosen.sample_ids) == [source.sample_ids[row] for row in (5, 0, 5)]
     assert chosen.read(1) == source.read(0)
     assert chosen.fingerprint(2) == source.fingerprint(5)
+
+
+def test_a_limit_of_tars_needs_no_index_on_another_machine(photos: Path, tmp_path: Path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(photos, "photos")
+    limited = LimitedImages(open_images(tmp_path / "photos.tar", beside=tmp_path / "s"), 5)
+    sent = pickle.dumps(detached(limited))
+    shutil.rmtree(tmp_path / "s.tar-index")
+    found = pickle.loads(sent)
+    assert list(found.sample_ids) == list(limited.sample_ids)
+    assert [found.read(row) for row in range(5)] == [limited.read(row) for row in range(5)]

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from relabel_store.generate.device import choose_device, default_workers
-from relabel_store.generate.limit import LimitedImages
 from relabel_store.generate.load import load_teacher
 from relabel_store.generate.observer import BatchReport
 from relabel_store.generate.part import PartLabeller
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.teacher import Teacher, compile_teacher
 from relabel_store.generate.teacher_options import TeacherOptions
-from relabel_store.images.recognise import open_images
 from relabel_store.images.source import ImageSource
 from relabel_store.store.files import StoreFiles
 from relabel_store.store.writer import StoreWriter
 
-Images = str | os.PathLike[str] | ImageSource
-
 
 @dataclass(frozen=True)
 class LabelJob:
-    """Teacher, images and store, by name where they have one: it can be pickled, and means the same on any host.
+    """Teacher, images and store: it can be pickled, and means the same on any host.
 
     Parameters
     ----------
-    images, limit
-        As for `build`.
+    images
+        As they were listed by whoever began the build, `detached`. Who listed them anew would take longer, and may find
+        others by now.
     files
         Of a store that was begun.
     device
@@ -40,8 +36,7 @@ class LabelJob:
 
     teacher: str | Teacher
     teacher_options: TeacherOptions
-    images: Images
-    limit: int | None
+    images: ImageSource
     files: StoreFiles
     device: str
     workers: int | None
@@ -54,7 +49,7 @@ class LabelJob:
         return default_workers(choose_device(self.device)) if self.workers is None else self.workers
 
     def start(self, on_batch: Callable[[BatchReport], None] | None = None) -> PartLabeller:
-        """Load the teacher, list the images and open the store."""
+        """Load the teacher and open the store."""
         device = choose_device(self.device)
         teacher = load_by_name(self.teacher, self.teacher_options)
         teacher.to(device)
@@ -65,7 +60,7 @@ class LabelJob:
             compile_teacher(teacher, device, precision, writer.manifest.build.batch_size)
         return PartLabeller(
             teacher,
-            open_limited(self.images, self.limit, self.files),
+            self.images,
             writer,
             device=device,
             is_absent_rule_named=self.is_absent_rule_named,
@@ -77,9 +72,3 @@ class LabelJob:
 def load_by_name(teacher: str | Teacher, options: TeacherOptions) -> Teacher:
     """Return a teacher that is given by name, or as it is."""
     return load_teacher(teacher, options) if isinstance(teacher, str) else teacher
-
-
-def open_limited(images: Images, limit: int | None, files: StoreFiles) -> ImageSource:
-    """Return the source of the images of a store, or so many of it, spread evenly."""
-    source = open_images(images, beside=files.path) if isinstance(images, str | os.PathLike) else images
-    return source if limit is None or limit >= len(source) else LimitedImages(source, limit)

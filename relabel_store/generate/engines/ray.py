@@ -156,7 +156,9 @@ class RayEngine:
 
     def label(self, job: LabelJob, parts: Sequence[int]) -> Iterator[tuple[PartRecord, BatchReport]]:
         """Yield records and reports of parts as they are committed."""
-        for done in self.run(_label_in_worker, parts, job, uuid.uuid4().hex):
+        # In a list, for Ray would give each task its own copy. A node holds one, whose Arrow memory its workers share.
+        held = [self._ray.put(job)]
+        for done in self.run(_label_in_worker, parts, held, uuid.uuid4().hex):
             yield done.record, done.report
 
     def run(self, function: Callable[..., Any], parts: Sequence[int], *arguments: Any) -> Iterator[Any]:
@@ -230,16 +232,19 @@ def _cause(error: Any) -> Exception:
 
 
 # What a worker process keeps from part to part, by job: its teacher above all.
-_at_work: dict[str, tuple[PartLabeller, list[BatchReport]]] = {}
+_at_work: dict[str, tuple[PartLabeller, list[BatchReport], int]] = {}
 
 
-def _label_in_worker(part: int, job: LabelJob, key: str) -> _Done:
+def _label_in_worker(part: int, held: Sequence[Any], key: str) -> _Done:
     if key not in _at_work:
+        import ray
+
         _at_work.clear()  # of a driver that is gone: two teachers may be one too many
+        job: LabelJob = ray.get(held[0])
         kept: list[BatchReport] = []
-        _at_work[key] = (job.start(on_batch=kept.append), kept)
-    labeller, reports = _at_work[key]
+        _at_work[key] = (job.start(on_batch=kept.append), kept, job.decoders)
+    labeller, reports, decoders = _at_work[key]
     reports.clear()
     with fixed_arithmetic(labeller.threads):
-        record = labeller.label_part(part, workers=job.decoders)
+        record = labeller.label_part(part, workers=decoders)
     return _Done(record, BatchReport.total(reports))

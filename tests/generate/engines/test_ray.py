@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from relabel_store.errors import AbsentRuleError, EngineError
 from relabel_store.generate.observer import BatchReport, BuildObserver
 from relabel_store.generate.toy import ColourTeacher, build_colours
+from relabel_store.images.source import ImageSource
 from relabel_store.inspect.status import status_of
 from relabel_store.store.reader import open_store
 from relabel_store.store.running import FailedPart
@@ -51,6 +53,28 @@ def test_a_cluster_writes_the_bytes_of_one_process(engine: RayEngine, photos: Pa
     assert report.is_complete
     assert (report.labelled, observer.samples, report.failed_parts) == (12, 12, ())
     make(photos, tmp_path / "here")
+    assert file_digests(tmp_path / "ray") == file_digests(tmp_path / "here")
+
+
+class AddAnImage(BuildObserver):
+    """Adds an image that would be the first, once the images are listed."""
+
+    def __init__(self, photos: Path) -> None:
+        self.photos = photos
+
+    def on_images(self, source: ImageSource) -> None:
+        (self.photos / "aaa").mkdir()
+        shutil.copy(self.photos / "red" / "0.png", self.photos / "aaa" / "0.png")
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_images_are_listed_by_the_driver_alone(
+    engine: RayEngine, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+):
+    make(photos, tmp_path / "here", limit=limit)
+    monkeypatch.chdir(tmp_path)  # workers are elsewhere
+    report = make("photos", "ray", engine="ray", limit=limit, observer=AddAnImage(photos))
+    assert report.is_complete
     assert file_digests(tmp_path / "ray") == file_digests(tmp_path / "here")
 
 
@@ -110,6 +134,7 @@ def test_a_part_that_always_fails_is_set_aside_and_the_others_finish(
     report = make(photos, tmp_path / "s", teacher=RefusingTeacher(), engine="ray")
     assert not report.is_complete
     parts = [failed.part for failed in report.failed_parts]
+    assert parts == sorted(parts)
     assert 0 < len(parts) < 6
     assert report.parts_left == len(parts)
     for failed in report.failed_parts:
