@@ -3,6 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SECONDS ?= 60
 ENV_MADE := $(VENV)/.made
+# Tests start many processes, each of which would compile torch's sources for itself.
+unexport PYTHONDONTWRITEBYTECODE
 # A process a core, up to 1.5 GB each; the tests of a file stay in one, with what they share. In the order of the files:
 # tests/conftest.py says which has to be the last.
 PYTEST := $(BIN)/python -P -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
