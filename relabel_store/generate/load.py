@@ -129,8 +129,6 @@ def _load_model(
     arguments: dict[str, Any] = dict(alias.arguments) if alias else {}
     if state is not None:
         arguments |= with_state(config, state)
-    elif alias is not None and alias.url is not None:
-        arguments["pretrained_cfg_overlay"] = {"url": alias.url, "hf_hub_id": None}
     elif config is not None and not config.has_weights:
         raise WeightsError(
             f"teacher {name!r}: timm has the architecture but no weights of it; give --weights FILE "

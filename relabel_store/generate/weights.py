@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from relabel_store.errors import MissingDependencyError, WeightsError
 from relabel_store.generate.aliases import ALIASES, Alias
 from relabel_store.generate.timm_names import HUB
+from relabel_store.store.locks import hold_lock
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +64,29 @@ def read_weights(
     if alias is not None and alias.name == _LITE0:
         return _read_lite0(), alias.weights
     if alias is not None and alias.url is not None:
-        return None, alias.url
+        return _read_state(_fetch(alias)), alias.url
     return None, timm_name if timm_name.startswith(HUB) else f"timm {timm_name}"
+
+
+def _fetch(alias: Alias) -> Path:
+    """Return the file of weights that timm does not host, which one process of this machine fetches for all.
+
+    It is kept where PyTorch keeps what it fetches. Of what the hub hosts, its own client takes the same care.
+    """
+    import torch
+
+    assert alias.url is not None
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(alias.url).path).name
+    try:
+        with hold_lock(path.with_name(f".{path.name}.lock"), wait=True):
+            if not path.exists():
+                torch.hub.download_url_to_file(alias.url, str(path), progress=False)
+    except OSError as error:
+        raise WeightsError(
+            f"teacher {alias.name!r}: its weights could not be fetched from {alias.url} ({error}); if this machine has "
+            "no network, fetch the file elsewhere and give it with --weights"
+        ) from error
+    return path
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import pickle
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import timm
 import torch
 
 from relabel_store.errors import WeightsError
+from relabel_store.generate.aliases import Alias
 from relabel_store.generate.load import load_teacher
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.teacher import check_identity
 from relabel_store.generate.teacher_options import TeacherOptions
+from relabel_store.generate.weights import read_weights
 
 SMALL = "test_efficientnet"  # a few thousand parameters; timm has it for tests
 CPU = torch.device("cpu")
@@ -104,6 +112,62 @@ def test_a_model_of_the_hub_comes_with_its_own_weights(save: Save, tmp_path: Pat
     path = save(tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="the hub has weights and configuration in one"):
         load_teacher("hf-hub:somebody/something", TeacherOptions(weights=path))
+
+
+class SlowHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, so slowly that others ask for the same meanwhile, and counts."""
+
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        time.sleep(0.3)
+        super().do_GET()
+
+
+@pytest.fixture
+def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Alias]]:
+    """Return an alias whose weights lie on a web server under a name; what is fetched is kept in a new folder."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(SlowHandler, "asked", [])
+    (tmp_path / "web").mkdir()
+    handler = functools.partial(SlowHandler, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield lambda name: Alias(
+            "ours",
+            SMALL,
+            160,
+            5,
+            "exact",
+            "a server",
+            "mit",
+            url=f"http://127.0.0.1:{server.server_port}/{name}",
+        )
+        server.shutdown()
+
+
+def test_processes_of_a_machine_fetch_weights_once(
+    hosted: Callable[[str], Alias], save: Save, tmp_path: Path
+):
+    expected = torch.load(save(tmp_path / "web" / "w.pth"), weights_only=True)
+    alias = hosted("w.pth")
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: read_weights(SMALL, alias, None), range(3)))
+    assert SlowHandler.asked == ["/w.pth"]
+    for state, origin in found:
+        assert origin == alias.url
+        assert state is not None
+        torch.testing.assert_close(state, expected)
+    assert {path.name for path in (tmp_path / "torch").rglob("*.*")} == {"w.pth", ".w.pth.lock"}
+
+
+def test_weights_that_a_server_has_not_are_an_error_that_names_it(hosted: Callable[[str], Alias]):
+    with pytest.raises(WeightsError, match=r"/none\.pth.*404.*give it with --weights"):
+        read_weights(SMALL, hosted("none.pth"), None)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path):
