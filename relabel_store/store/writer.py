@@ -18,7 +18,8 @@ from relabel_store import spec
 from relabel_store.canonical import canonical_json
 from relabel_store.errors import DamagedFileError, FormatError, StoreNotFoundError, TargetExistsError
 from relabel_store.labels.topk import IndexArray, has_repeated_classes, is_sorted
-from relabel_store.manifest import AbsentRule, Manifest, State
+from relabel_store.labels.values import as_float32
+from relabel_store.manifest import AbsentRule, LabelSpec, Manifest, State
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.arrays import Arrays, array_specs
 from relabel_store.store.begun import claim, require_vouched, vouch_for, write_unless_vouched
@@ -50,6 +51,7 @@ from relabel_store.store.samples import Status
 from relabel_store.store.statistics import Counts
 
 _COUNTS_KEY = b"relabel_store.counts"
+_CHECKED_AT_ONCE = 128  # samples, whose temporaries stay in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,12 @@ class PartLabels:
 
 
 def _are_multiples(values: NDArray[np.float16], step: float) -> bool:
-    steps = values.astype(np.float32) * np.float32(1 / step)  # exact: a step is a power of two
+    steps = as_float32(values, 1 / step)  # exact: a step is a power of two
     return bool(np.all(steps == np.rint(steps)))
+
+
+def _labelled(array: NDArray[Any], is_labelled: NDArray[np.bool_]) -> NDArray[Any]:
+    return array if is_labelled.all() else array[is_labelled]
 
 
 Location = str | os.PathLike[str] | StoreFiles
@@ -159,25 +165,40 @@ def require_fitting(manifest: Manifest, part: int, labels: PartLabels) -> None:
         raise ValueError(f"part {part}: statuses {sorted(set(statuses))}")
     if sorted(image.row for image in labels.bad_images) != without:
         raise ValueError(f"part {part}: reasons for having no label do not fit the statuses, {without}")
-    good = labels.is_labelled
-    indices, values = labels.indices[good], labels.values[good]
-    if indices.size and int(indices.max()) >= label_map.num_classes:
+    indices = _labelled(labels.indices, labels.is_labelled)
+    values = _labelled(labels.values, labels.is_labelled)
+    rest = None if labels.rest is None else _labelled(labels.rest, labels.is_labelled)
+    for start in range(0, len(indices), _CHECKED_AT_ONCE):
+        few = slice(start, start + _CHECKED_AT_ONCE)
+        _require_sound(label_map, part, indices[few], values[few], None if rest is None else rest[few])
+
+
+def _require_sound(
+    label_map: LabelSpec,
+    part: int,
+    indices: IndexArray,
+    values: NDArray[np.float16],
+    rest: NDArray[np.float16] | None,
+) -> None:
+    """Check label maps of samples that have one."""
+    if int(indices.max()) >= label_map.num_classes:
         raise ValueError(f"part {part}: class index {indices.max()}, expected below {label_map.num_classes}")
-    if not is_sorted(indices, values).all() or not np.isfinite(values).all():
+    if not np.isfinite(values).all() or not is_sorted(indices, values).all():
         raise ValueError(f"part {part}: ranks are not in stored order, or not finite")
     if has_repeated_classes(indices).any():
         raise ValueError(f"part {part}: a class twice in a cell")
     step = label_map.value_step
     if not isinstance(step, str) and not _are_multiples(values, step):
         raise ValueError(f"part {part}: values are no multiples of value step {step}")
-    rest = labels.rest if label_map.k < label_map.num_classes else None
-    if rest is not None and not np.isfinite(rest[good]).all():
+    if rest is not None and label_map.k < label_map.num_classes and not np.isfinite(rest).all():
         raise ValueError(f"part {part}: rest is not finite")
 
 
 def filled_arrays(manifest: Manifest, labels: PartLabels) -> Arrays:
     """Return the arrays of a part as they are stored: rows without a label hold fill values."""
     is_labelled, found = labels.is_labelled, labels.arrays
+    if is_labelled.all():
+        return {name: np.ascontiguousarray(found[name]) for name in array_specs(manifest)}
     arrays: Arrays = {}
     for name, array in array_specs(manifest).items():
         arrays[name] = array.full(len(is_labelled))
@@ -216,9 +237,9 @@ def count_labels(
     classes = samples["class_index"].fill_null(-1).to_numpy().astype(np.int64)
     rest = arrays.get(spec.REST)
     return Counts.of(
-        arrays[spec.INDICES][is_labelled],
-        arrays[spec.VALUES][is_labelled],
-        None if rest is None else rest[is_labelled],
+        _labelled(arrays[spec.INDICES], is_labelled),
+        _labelled(arrays[spec.VALUES], is_labelled),
+        None if rest is None else _labelled(rest, is_labelled),
         classes[is_labelled],
         num_classes=manifest.label_map.num_classes,
     )
