@@ -95,6 +95,7 @@ def check_columns(footer: Footer) -> Iterator[Problem]:
     """The columns are those of the sample table, then `indices`, `values` and, where `absent` = `rest`, `rest`."""
     expected = part_schema(footer.manifest)
     if footer.schema.equals(expected):
+        yield from _misnamed_chunks(footer)
         return
     for position, field in enumerate(expected):
         found = footer.schema.field(position) if position < len(footer.schema) else None
@@ -108,6 +109,24 @@ def check_columns(footer: Footer) -> Iterator[Problem]:
             return
     more = ", ".join(map(repr, footer.schema.names[len(expected) :]))[:80]
     yield Problem(footer.place(), f"more columns: {more}", "no others", _REBUILD)
+
+
+def _misnamed_chunks(footer: Footer) -> Iterator[Problem]:
+    """Yield the first column chunk that calls itself something else than the schema does."""
+    if not footer.are_columns_readable:
+        return  # decoding them says so
+    metadata = footer.metadata
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            expected = metadata.schema.column(number).path
+            try:
+                found = repr(metadata.row_group(group).column(number).path_in_schema)
+            except UnicodeDecodeError:
+                found = "no UTF-8"
+            if found != repr(expected):
+                what = f"column {number} of row group {group} has the name {found}"
+                yield Problem(footer.place(), what, repr(expected), _REBUILD)
+                return
 
 
 def _describe(field: pa.Field | None) -> str:
@@ -167,7 +186,8 @@ def check_column_encodings(footer: Footer) -> Iterator[Problem]:
         row_group = footer.metadata.row_group(group)
         for number in range(row_group.num_columns):
             column = row_group.column(number)
-            path, is_list = column.path_in_schema, column.path_in_schema.split(".")[0] in lists
+            path = footer.metadata.schema.column(number).path
+            is_list = path.split(".")[0] in lists
             wrong = []
             if column.compression != "ZSTD":
                 wrong.append(column.compression)
