@@ -28,6 +28,7 @@ log = logging.getLogger("relabel_store.build")
 
 _LOG_EVERY_S = 30.0
 _FOLDERS = ("class-folders", "folder")
+_NO_PATHS = ("positions", "file names")  # what a folder of the same images need not call them
 
 
 @contextlib.contextmanager
@@ -118,6 +119,8 @@ class _ProgressObserver(BuildObserver):
 
     def on_images(self, source: ImageSource) -> None:
         text = f"{len(source)} images in {source.name!r} ({source.kind}), sample ids from {source.ids_from}"
+        if source.ids_from in _NO_PATHS:
+            text += ", which a folder of the same images need not have; SHA-256 joins those (sample_ids_by_digest)"
         log.info(text)
         # What was recognised is no progress: it is said where stderr is a file too, unless nothing had to be.
         is_recognised = source.kind not in _FOLDERS

@@ -223,11 +223,7 @@ def build_status(found: BuildStatus) -> str:
         left = timedelta(seconds=round(found.time_left.total_seconds()))
         lines.append(f"{found.samples_per_s:,.1f} images/s, {left} left at that rate")
     elif not found.is_complete:
-        lines.append(
-            "nobody is at work, or their first parts are not finished; run the same build again to go on"
-            if not found.workers
-            else "how fast that is will be known when a first part is finished"
-        )
+        lines.append(_unknown_rate(found))
     if found.workers:
         table = Table(box=None, pad_edge=False, header_style="")
         for heading in ("PART", "WORKER", "SINCE", "ATTEMPT", "IMAGES/S", "STATE"):
@@ -247,6 +243,16 @@ def build_status(found: BuildStatus) -> str:
         lines.append(_table_text(table))
     lines += [_failed_part(failed) for failed in found.failed]
     return "\n".join(lines)
+
+
+def _unknown_rate(found: BuildStatus) -> str:
+    """Return why nobody can say how fast an unfinished build is."""
+    from relabel_store.inspect.status import WorkerState
+
+    if any(worker.state is WorkerState.RUNNING for worker in found.workers):
+        return "how fast that is will be known when a first part is finished"
+    who = "nobody is at work any more" if found.workers else "nobody is at work, or has only just begun"
+    return f"{who}; run the same build again to go on"
 
 
 def _failed_part(failed: FailedPart) -> str:

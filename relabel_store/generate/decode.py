@@ -168,4 +168,4 @@ def _reason(error: Exception) -> str:
         return str(error)
     # PIL puts the repr of the file object, with its address, into some messages.
     text = " ".join(re.sub(r"<[^<>]* object at 0x[0-9a-fA-F]+>", "", str(error)).split())
-    return text[:_MAX_REASON] or type(error).__name__
+    return text[:_MAX_REASON].rstrip(".") or type(error).__name__  # messages go on after it

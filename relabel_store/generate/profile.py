@@ -112,8 +112,8 @@ class Profile:
     def bottleneck(self) -> Stage | None:
         """Return the stage that a build would be faster without, None where nothing was built.
 
-        Of those that kept the device waiting if it waited for most of the time that it was idle, else of those
-        of the device itself.
+        Of those that kept the device waiting if it waited for most of the time that it was idle, and they were at work
+        meanwhile, else of those of the device itself.
         """
         if not self.wall_s or not self.images:
             return None
@@ -124,7 +124,9 @@ class Profile:
             Stage.WAIT_WRITE: (Stage.ENCODE, Stage.WRITE),
         }
         longest = max(waits, key=self.busy)
-        if idle > 1 - _BUSY and self.busy(longest) > idle / 2:
+        work = sum(self.busy(stage) for stage in waits[longest])
+        # Much more waiting than work is the start of the decoding processes, which a longer build hardly notices.
+        if idle > 1 - _BUSY and self.busy(longest) > idle / 2 and work > self.busy(longest) / 2:
             return max(waits[longest], key=self.busy)
         return max(device, key=self.busy)
 

@@ -34,10 +34,11 @@ from relabel_store.images.names import (
     plain_path,
     require_utf8,
 )
-from relabel_store.images.places import Place, is_url, open_place
+from relabel_store.images.places import Place, is_url, open_place, require_location
 from relabel_store.images.services import attempt
 
 _THIS_MACHINE = re.compile("/|(?:file|local):", re.IGNORECASE)
+_WEB = re.compile("https?://", re.IGNORECASE)
 _NAMED = 3  # missing files named in a message
 _CHECKED_AT_ONCE = 4096
 _THREADS = 16  # that ask a network file system whether files are there
@@ -97,7 +98,7 @@ def open_list(place: Place, table: pa.Table, name: str) -> ListedImages:
     Raises
     ------
     ImageSourceError
-        A column is missing or has gaps, a file is not there, or two images have one id.
+        A column is missing or has gaps, a file is not there, a URL holds credentials, or two images have one id.
     """
     require_utf8(name)
     location, columns = place.location, table.column_names
@@ -115,7 +116,10 @@ def open_list(place: Place, table: pa.Table, name: str) -> ListedImages:
         )
     if not len(table):
         raise ImageSourceError(f"images {location!r}: a table without rows")
-    files = text_column(location, table, path_column)
+    listed = text_column(location, table, path_column)
+    if is_url(location):
+        _require_elsewhere(location, listed)
+    files = Texts.of(map(require_location, listed))
     base = location.rpartition("/")[0] if is_url(location) else os.path.dirname(os.path.abspath(location))  # noqa: PTH100, PTH120
     _require_files(location, base, files)
     label = class_label(table.schema)
@@ -141,16 +145,26 @@ def _located(base: str, file: str) -> str:
 
 
 def _below(base: str, file: str) -> str:
-    """Return a path below the folder of the table where the file lies there, else one below the root of everything."""
+    """Return a path below the folder of the table where the file lies there, else one below the root of everything.
+
+    The query of a web address is no part of it: a store is published, and the query may be a signature.
+    """
+    if _WEB.match(file if is_url(file) else base):
+        file = file.partition("?")[0]
     if file.startswith(f"{base}/"):
         return file[len(base) + 1 :]
     return file.partition("://")[2] if is_url(file) else file
 
 
+def _require_elsewhere(location: str, files: Texts) -> None:
+    """Check that a table that somebody put on the network does not name files of this machine."""
+    bad = next((file for file in files if _THIS_MACHINE.match(file)), None)
+    if bad is not None:
+        raise ImageSourceError(f"images {location!r}: path {bad!r} of this machine in a remote table")
+
+
 def _require_files(location: str, base: str, files: Texts) -> None:
     """Check that local files are there, before a build of days finds that they are not."""
-    if is_url(location) and (bad := next((file for file in files if _THIS_MACHINE.match(file)), None)):
-        raise ImageSourceError(f"images {location!r}: path {bad!r} of this machine in a remote table")
 
     def missing(start: int) -> list[str]:
         located = [(file, _located(base, file)) for file in files[start : start + _CHECKED_AT_ONCE]]

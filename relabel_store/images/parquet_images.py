@@ -250,6 +250,7 @@ def open_parquet(places: Sequence[Place], *, location: str, name: str) -> Parque
     """
     require_utf8(name)
     tables, groups, versions = [], [], []
+    is_empty = True
     column: ImageColumn | None = None
     for place in places:
         try:
@@ -272,6 +273,7 @@ def open_parquet(places: Sequence[Place], *, location: str, name: str) -> Parque
                 sizes = [
                     file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)
                 ]
+                is_empty = is_empty and _has_nulls_alone(file.metadata, column.leaf)
         except pa.ArrowException as error:
             raise ImageSourceError(f"images {place.location!r}: {error}, expected a Parquet file") from error
         except OSError as error:
@@ -282,12 +284,32 @@ def open_parquet(places: Sequence[Place], *, location: str, name: str) -> Parque
         versions.append((stamp.size_bytes, stamp.version))
     if column is None or not any(map(sum, groups)):
         raise ImageSourceError(f"images {location!r}: no rows")
+    if is_empty:
+        raise ImageSourceError(
+            f"images {location!r}: column {column.name!r} is without bytes in every row, expected image files in it; "
+            "give the folder they lie in or a list of their paths, or put them in: "
+            "dataset.with_format('arrow').map(datasets.table.embed_table_storage, batched=True)"
+        )
     try:
         table = pa.concat_tables(tables, promote_options="none") if None not in tables else None
     except pa.ArrowInvalid as error:
         raise ImageSourceError(f"images {location!r}: the files have different columns: {error}") from error
     names, ids_from = _name(location, places, groups, table, column)
     return ParquetImages(name, places, column, groups, versions, names, ids_from)
+
+
+def _has_nulls_alone(metadata: pq.FileMetaData, leaf: str) -> bool:
+    """Tell whether a column is known to be null in every row, by the statistics of its row groups.
+
+    So ``datasets`` writes images of this machine: their paths alone.
+    """
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunk = next(one for one in map(group.column, range(group.num_columns)) if one.path_in_schema == leaf)
+        found = chunk.statistics
+        if found is None or not found.has_null_count or found.null_count < group.num_rows:
+            return False
+    return True
 
 
 def _name_columns(schema: pa.Schema, column: ImageColumn) -> list[str]:

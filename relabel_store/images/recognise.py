@@ -188,18 +188,19 @@ def _of_folder(location: str, name: str, files: Sequence[tuple[str, Place]]) -> 
         )
     places = tuple(place for _, place in files)
     form = _form_of(places)
-    splits = sorted({_split_of(path) for path, _ in files})
-    if form is _Form.PARQUET and len(splits) > 1:
-        raise ImageSourceError(
-            f"images {location!r}: Parquet files of {', '.join(map(repr, splits[:6]))}, expected one split; "
-            f"name it, as in '{location}/{splits[0]}*.parquet'"
-        )
     is_sharded = all(_SHARD.fullmatch(place.name) for place in places)
+    splits = sorted({_split_of(path) for path, _ in files})
+    if len(splits) > 1 and (form is _Form.PARQUET or (form is _Form.TAR and is_sharded)):
+        suffix = PurePosixPath(places[0].name).suffix
+        raise ImageSourceError(
+            f"images {location!r}: {form.value} files of {', '.join(map(repr, splits[:6]))}, expected one split; "
+            f"name it, as in '{location.rstrip('/')}/{splits[0]}*{suffix}'"
+        )
     return _Found(form, places, name, a_class_each=form is _Form.TAR and len(places) > 1 and not is_sharded)
 
 
 def _split_of(path: str) -> str:
-    return re.sub(r"(?:-\d+-of-\d+|[-_.]?\d+)?\.[a-z]+$", "", path)
+    return re.sub(r"(?:-\d+-of-\d+|[-_.]?\d+)?\.[a-z]+$", "", path, flags=re.IGNORECASE)
 
 
 def _form_by_name(name: str) -> _Form | None:

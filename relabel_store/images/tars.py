@@ -112,7 +112,7 @@ def open_tars(
     index_folders
         Where the index may lie, and be written if it lies in none; best first.
     a_class_each
-        The images of each tar lie in a folder of its name.
+        The images of each tar lie in a folder of its name, unless they turn out to be WebDataset's.
 
     Raises
     ------
@@ -205,13 +205,15 @@ def _index(
         outer = list(pool.map(_scan, places))
         inside = [(number, member) for number, found in enumerate(outer) for member in found.inner]
         inner = list(pool.map(lambda pair: _scan(places[pair[0]], pair[1]), inside))
+    is_webdataset = any(found.has_companions for found in (*outer, *inner))
+    if is_webdataset and any("/" in path for found in outer for path in found.paths):
+        a_class_each = False  # samples whose keys have folders: shards, whatever they are called
     tars: list[tuple[int, _Found]] = []
     for number, found in enumerate(outer):
         if a_class_each:
             found.put_below(places[number].name)
         tars.append((number, found))
         tars += [(number, below) for (file, _), below in zip(inside, inner, strict=True) if file == number]
-    is_webdataset = any(found.has_companions for _, found in tars)
     if is_webdataset:
         for _, found in tars:
             found.keep_one_a_key()

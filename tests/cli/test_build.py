@@ -7,6 +7,8 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from relabel_store.cli.main import main
@@ -311,3 +313,11 @@ def test_what_was_recognised_is_said_on_stderr(run: Callable[..., Result], photo
     plot = ("--images", tmp_path / "photos.tar", "--plot", tmp_path / "red.png")
     assert run("inspect", tmp_path / "a.zarr", "red/0", *plot).exit_code == 0
     assert (tmp_path / "red.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_images_without_paths_are_said_to_be_joined_by_digest(run: Run, photos: Path, tmp_path: Path):
+    images = pa.array([path.read_bytes() for path in sorted(photos.rglob("*.png"))])
+    pq.write_table(pa.table({"image": images}), tmp_path / "photos.parquet")
+    where = ("--images", tmp_path / "photos.parquet", "--out", tmp_path / "s")
+    result = run("build", *from_factory, *where, "--dry-run")
+    assert "sample ids from positions, which a folder of the same images need not have" in result.stderr

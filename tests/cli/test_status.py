@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +30,20 @@ def test_an_unfinished_store_says_who_is_at_it(run: Run, photos: Path, tmp_path:
     document = json.loads(run("status", store, "--json").stdout)
     jsonschema.validate(document, load_schema("status-v1"))
     assert [worker["part"] for worker in document["workers"]] == [1]
+
+
+def test_an_interrupted_build_has_nobody_at_work(run: Run, photos: Path, tmp_path: Path):
+    store = tmp_path / "s"
+    run("build", *toy, "--images", photos, "--out", store, "--share", "0/3")
+    leave_note = (  # in a process that is gone then, as after kill -9
+        "from relabel_store.store.location import open_files\n"
+        "from relabel_store.store.running import RunningNotes\n"
+        f"RunningNotes(open_files({str(store)!r})).begin(1)"
+    )
+    subprocess.run([sys.executable, "-P", "-c", leave_note], check=True)
+    lines = run("status", store).stdout.splitlines()
+    assert lines[1] == "nobody is at work any more; run the same build again to go on"
+    assert lines[3].split()[-1] == "dead"
 
 
 def test_parts_that_were_given_up_are_a_no(run: Run, photos: Path, tmp_path: Path):

@@ -181,6 +181,7 @@ def test_what_is_no_image_is_refused_in_one_line(kind: str):
     reason = str(caught.value)
     assert "\n" not in reason
     assert " at 0x" not in reason
+    assert not reason.endswith(".")  # what to do comes after it
     assert len(reason) < 200
 
 

@@ -58,6 +58,32 @@ def test_absolute_paths_are_cut_to_what_tells_them_apart(listed: Listed, tmp_pat
     assert source.read(1) == b"train/d/a.jpg"
 
 
+def test_a_file_url_is_a_path(listed: Listed, tmp_path: Path):
+    files = ("train/c/b 1.jpg", "train/d/a.jpg")
+    text = "path\n" + "\n".join((tmp_path / file).as_uri() for file in files)
+    (tmp_path / "lists").mkdir()
+    source = open_images(listed(text, *files, name="lists/list.csv"))
+    assert list(source.sample_ids) == ["c/b 1", "d/a"]
+    assert source.read(0) == b"train/c/b 1.jpg"
+
+
+def test_the_signature_of_a_url_is_no_part_of_a_path(listed: Listed):
+    urls = [f"https://host/train/{path}?X-Amz-Signature=4.2/7" for path in ("c/a.jpg", "d/b.jpg")]
+    source = open_images(listed("path\n" + "\n".join(urls)))
+    assert list(source.paths) == ["c/a.jpg", "d/b.jpg"]
+    assert list(source.sample_ids) == ["c/a", "d/b"]
+
+
+def test_a_question_mark_is_part_of_the_name_of_a_file(listed: Listed):
+    assert list(open_images(listed("path\nc/a?.jpg\n", "c/a?.jpg")).paths) == ["c/a?.jpg"]
+
+
+def test_a_url_with_credentials_is_refused_without_them(listed: Listed):
+    with pytest.raises(ImageSourceError, match="a URL with credentials") as caught:
+        open_images(listed("path\nhttps://user:secret@host/a.jpg\n"))
+    assert "secret" not in str(caught.value)
+
+
 def test_a_byte_order_mark_quotes_and_line_ends_are_no_part_of_the_text(listed: Listed):
     text = '\ufeffpath,id\r\n"c/a, b.jpg","one\nline"\r\n"c/""q"".jpg",0010\r\n'
     source = open_images(listed(text, "c/a, b.jpg", 'c/"q".jpg'))

@@ -82,6 +82,12 @@ def test_null_images_are_empty_files_and_keep_their_row(tmp_path: Path):
     assert read_all(source) == [b"0", b"", b"", b"", b"4"]
 
 
+def test_paths_without_bytes_are_refused(tmp_path: Path):
+    path = write(tmp_path / "x.parquet", [(None, "/a/c/1.jpg"), (None, "/a/d/2.jpg")], row_group_size=1)
+    with pytest.raises(ImageSourceError, match="column 'image' is without bytes in every row"):
+        open_images(path)
+
+
 @pytest.mark.parametrize("row_group_size", [1, 7, 16, 17, 100])
 def test_rows_in_any_order_are_those_of_the_table(
     tmp_path: Path, rng: np.random.Generator, row_group_size: int

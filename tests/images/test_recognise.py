@@ -61,6 +61,11 @@ def touch(path: Path, data: bytes = b"") -> None:
             "x",
             "of 'test', 'train', expected one split",
         ),
+        (
+            {"x/train-0000.tar": b"junk", "x/train-0001.tar": b"junk", "x/val-0000.TAR": b"junk"},
+            "x",
+            r"tar files of 'train', 'val', expected one split; name it, as in 'x/train\*\.tar'",
+        ),
         ({}, "train-{0000..0001}.tar", "train-0000.tar': No such file"),
         ({}, "train-*.tar", "no file of such a name"),
         ({}, "http://127.0.0.1:9/train/", "cannot be listed"),
@@ -103,6 +108,15 @@ def test_one_tar_a_class_is_not_taken_for_shards(pack: Callable[[str], str]):
     for number, path in enumerate(sorted(folder.iterdir())):
         path.rename(folder / f"train-{number:04d}.tar")
     assert open_images(folder).kind == "webdataset"
+
+
+def test_shards_of_any_name_keep_the_ids_of_their_keys(pack: Callable[[str], str], tree: Path):
+    folder = Path(pack("webdataset")).parent
+    for path, name in zip(sorted(folder.iterdir()), ("first", "second", "third"), strict=True):
+        path.rename(folder / f"{name}.tar")
+    source = open_images(folder)
+    assert source.kind == "webdataset"
+    assert sorted(source.sample_ids) == list(open_images(tree).sample_ids)
 
 
 def test_images_beside_shards_are_not_taken_for_all_there_is_in_silence(
