@@ -93,6 +93,16 @@ class TreeForm:
         return sound.dtype in self.dtypes if sound is not None else bool(found) and "float32" in self.dtypes
 
 
+def problem_of(location: Location) -> str | None:
+    """Return what keeps files from being looked at, of which no form was recognised; None where nothing does."""
+    try:
+        for _ in first_files(location, _WANTED, _LOOKED_AT):
+            pass
+    except LabelSourceError as error:
+        return str(error)
+    return None
+
+
 @dataclass(frozen=True)
 class _Kind:
     """What the maps of a tree are like."""
