@@ -121,3 +121,25 @@ def test_a_conversion_stopped_right_before_its_commit_goes_on(tmp_path, rng, mon
     report = convert(tmp_path / "a.npz", tmp_path / name, **options)
     assert [sample_id for sample_id, _ in report.without_label] == ["a/2"]
     assert file_digests(tmp_path / name) == file_digests(tmp_path / f"whole-{name}")
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.zarr/b.zarr", "a.zarr/indices/b.npz", "link/b.parquet"])
+def test_nothing_is_written_into_what_is_read(tmp_path, store, name: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "a.zarr")
+    before = file_digests(tmp_path / "a.zarr")
+    with pytest.raises(
+        TargetExistsError, match=r"lies in the labels .*a\.zarr', of which it would become a part"
+    ):
+        convert(tmp_path / "a.zarr", tmp_path / name, workers=1)
+    assert file_digests(tmp_path / "a.zarr") == before
+
+
+def test_nothing_is_written_into_another_store_or_among_the_images(tmp_path, store) -> None:
+    convert(tmp_path / "a.zarr", tmp_path / "other.parquet", workers=1)
+    before = file_digests(tmp_path / "other.parquet")
+    with pytest.raises(TargetExistsError, match=r"lies in the store .*other\.parquet"):
+        convert(tmp_path / "a.zarr", tmp_path / "other.parquet" / "x.zarr", workers=1)
+    assert file_digests(tmp_path / "other.parquet") == before
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(TargetExistsError, match=r"lies in the images .*photos'"):
+        convert(tmp_path / "tree", tmp_path / "photos" / "x.zarr", images=tmp_path / "photos", workers=1)

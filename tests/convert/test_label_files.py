@@ -188,7 +188,10 @@ def test_the_first_files_are_read_without_listing_all(tmp_path) -> None:
     assert list(first_files(tar, PT, 2)) == [b"b1", b"a2"]
     assert len(list(first_files(folder, PT, 2))) == 2
     (tmp_path / "junk").write_bytes(b"hello" * 300)
-    for name, reason in (("nothing", "nothing there, expected a folder or a tar"), ("junk", "a whole tar file")):
+    for name, reason in (
+        ("nothing", "nothing there, expected a folder or a tar"),
+        ("junk", "a whole tar file"),
+    ):
         with pytest.raises(LabelSourceError, match=reason):
             list(first_files(tmp_path / name, PT, 2))
 
