@@ -13,18 +13,18 @@ from relabel_store.convert.array_files import ArrayFile
 from relabel_store.convert.foreign_manifest import foreign_manifest
 from relabel_store.convert.foreign_maps import (
     Reasons,
-    damaged_rows,
     encode_part,
+    examine_maps,
     require_fitting_absent_rule,
     require_logits,
     rest_of,
-    whole_indices,
 )
 from relabel_store.convert.given_samples import GivenSamples
 from relabel_store.convert.npz_members import ScratchFolder
 from relabel_store.convert.source import SourceOptions
 from relabel_store.errors import LabelSourceError
 from relabel_store.labels.topk import FloatArray, IndexArray
+from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, Classes, Manifest
 from relabel_store.store.writer import PartLabels
 
@@ -32,6 +32,7 @@ INDICES, VALUES, REST, LOGSUMEXP = "indices", "values", "rest", "logsumexp"
 NAMES = (INDICES, VALUES, REST, LOGSUMEXP)
 
 _PROBED_ROWS = 256
+_NO_LABEL = "every value is NaN: no label in the arrays"
 
 
 @dataclass(frozen=True)
@@ -131,28 +132,25 @@ class ArraySource:
 
     def _read(self, rows: range) -> tuple[IndexArray, FloatArray, FloatArray | None, Reasons]:
         label_map = self._manifest.label_map
-        ids = self._given.sample_ids[rows.start : rows.stop]
-        values, rest, reasons = self._arrays[VALUES].read(rows), None, Reasons()
-        found = self._arrays[INDICES].read(rows)
-        is_empty = np.isnan(values).all(axis=(1, 2, 3))  # as `convert --to npz` marks rows without a label
-        if is_empty.any():
-            found = np.where(is_empty[:, None, None, None], 0, found)  # where the index is no class
-        indices, unusable = whole_indices(found, label_map.num_classes, ids)
-        unusable |= dict.fromkeys(
-            np.flatnonzero(is_empty).tolist(), "every value is NaN: no label in the arrays"
-        )
+        values, rest, known = self._arrays[VALUES].read(rows), None, Reasons()
         if label_map.absent is AbsentRule.REST:
             if REST in self._arrays:
                 rest = self._arrays[REST].read(rows)
             else:
                 whole = self._arrays[LOGSUMEXP].read(rows)
-                rest, reasons = rest_of(values, whole, label_map.num_classes)
-        return (
-            indices,
+                rest, known = rest_of(values, whole, label_map.num_classes)
+        is_empty = np.isnan(values).all(axis=(1, 2, 3))  # as `convert --to npz` marks rows without a label
+        known |= dict.fromkeys(np.flatnonzero(is_empty).tolist(), _NO_LABEL)
+        indices, reasons = examine_maps(
+            self._arrays[INDICES].read(rows),
             values,
             rest,
-            {**reasons, **damaged_rows(indices, values, rest, label_map.num_classes), **unusable},
+            known,
+            num_classes=label_map.num_classes,
+            value_step=ValueStep.parse(label_map.value_step),
+            sample_ids=self._given.sample_ids[rows.start : rows.stop],
         )
+        return indices, values, rest, reasons
 
     def _require_fitting(self, num_samples: int) -> tuple[int, ...]:
         shape = self._arrays[INDICES].shape
@@ -185,6 +183,13 @@ class ArraySource:
         rows = range(min(_PROBED_ROWS, self._manifest.num_samples))
         _, values, _, reasons = self._read(rows)
         good = values[np.setdiff1d(np.arange(len(rows)), list(reasons))]
+        damaged = [row for row, reason in reasons.items() if reason != _NO_LABEL]
+        if damaged and not len(good):
+            first = min(damaged)
+            raise LabelSourceError(
+                f"{self._what}: none of the first {len(rows)} rows can be used; {self._given.sample_ids[first]!r}: "
+                f"{reasons[first]}; expected (n, k, n_rows, n_cols) arrays of class indices and logits"
+            )
         what = f"{self._what}, values of the first {len(rows)} rows"
         require_logits(good, what)
         require_fitting_absent_rule(good, self._absent, what)

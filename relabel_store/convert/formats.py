@@ -115,10 +115,9 @@ def target_maker(name: str) -> Callable[[Path], LabelTarget]:
 def _why_none(location: Location) -> str:
     from relabel_store.convert.trees import problem_of
 
-    known, problem = ", ".join(source_names()), problem_of(location)
-    if problem is None:
-        return f"labels {str(location)!r}: of none of the forms {known}; name its form with --from"
-    return f"{problem} (looked for the forms {known})"
+    what, problem = f"labels {str(location)!r}: ", problem_of(location)
+    reason = "; name its form with --from" if problem is None else f": {problem.removeprefix(what)}"
+    return f"{what}of none of the forms {', '.join(source_names())}{reason}"
 
 
 def _recognised(location: Location) -> Iterator[str]:

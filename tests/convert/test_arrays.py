@@ -239,6 +239,22 @@ def test_rest_that_nothing_says_is_refused(tmp_path, rng) -> None:
     refused(tmp_path, arrays, r"add 'rest'.* or 'logsumexp'", absent=AbsentRule.REST)
 
 
+def test_arrays_none_of_whose_rows_can_be_used_are_refused_as_a_whole(tmp_path, rng) -> None:
+    arrays = make_arrays(rng)[1]
+    for name in ("indices", "values"):  # ranks last
+        arrays[name] = np.moveaxis(arrays[name], 1, -1)
+    del arrays["logsumexp"]
+    arrays["indices"][:] = 1
+    refused(tmp_path, arrays, r"none of the first 10 rows can be used; 'dog/0': a class twice in cell .*expected \(n, k")
+
+
+def test_a_value_past_the_step_leaves_its_row_without_a_label(tmp_path, rng) -> None:
+    arrays = make_arrays(rng)[1]
+    arrays["values"][3, 0, 0, 0] = 300
+    report = convert(save_npz(tmp_path / "a.npz", arrays), tmp_path / "a.zarr", workers=1)
+    assert [sample_id for sample_id, _ in report.without_label] == ["cat/3"]
+
+
 def test_images_are_not_joined_to_arrays(tmp_path, rng) -> None:
     refused(tmp_path, make_arrays(rng)[1], "--images: means nothing", OptionError, images="photos")
 

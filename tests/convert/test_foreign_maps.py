@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from relabel_store.convert.foreign_maps import (
     are_probabilities,
     damaged_rows,
     encode_part,
+    examine_maps,
+    negative_fraction,
     require_fitting_absent_rule,
     require_logits,
     rest_of,
@@ -18,6 +21,7 @@ from relabel_store.convert.foreign_maps import (
 )
 from relabel_store.errors import AbsentRuleError, LabelSourceError, ValueRangeError
 from relabel_store.labels.topk import is_sorted, top_k
+from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule
 from relabel_store.testing import make_manifest, make_sample_ids
 
@@ -90,6 +94,60 @@ def test_float_indices_that_are_certainly_exact_are_taken(dtype, found: int, num
 def test_indices_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(LabelSourceError, match="of dtype bool, expected integers"):
         whole_indices(np.ones((1, 1, 1, 1), bool), 3, IDS)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "found", "reason"),
+    [
+        ("float16", 2049, "2049 as float16, which rounds whole numbers past 2,048"),
+        ("bfloat16", 256, "256 as bfloat16, which rounds whole numbers past 256"),
+    ],
+)
+def test_rows_may_have_been_written_in_other_dtypes_than_they_are_in(dtype: str, found: int, reason: str):
+    indices = np.concatenate([one_index(np.float32, 21_000), one_index(np.float32, found)])
+    assert whole_indices(indices, 21_841, IDS, ["float32", "float32"])[1] == {}
+    with pytest.raises(LabelSourceError, match=f"labels of {IDS[1]!r}: class index {reason}"):
+        whole_indices(indices, 21_841, IDS, ["float32", dtype])
+
+
+def examine(indices, values, rest=None, known=None, step: float | None = 0.125):
+    return examine_maps(
+        indices, values, rest, known or {}, num_classes=9, value_step=ValueStep(step), sample_ids=IDS
+    )
+
+
+def test_each_row_has_the_reason_that_explains_the_others(rng) -> None:
+    _, indices, values = maps(rng)
+    wrong = indices.astype(np.float32)
+    wrong[0], wrong[1, :, 0, 0], wrong[2] = 99, 4, np.nan  # past the class count, twice, none
+    values[0] = np.nan
+    whole, reasons = examine(wrong, values, known={2: "torn"})
+    assert reasons == {
+        0: "value nan, expected a number of at most 256",
+        1: "a class twice in cell (0, 0)",
+        2: "torn",
+    }
+    np.testing.assert_array_equal(whole[3], indices[3])
+    with pytest.raises(LabelSourceError, match="class index 99, expected below 9"):
+        examine(wrong, np.zeros_like(values))
+
+
+def test_a_value_past_what_the_step_holds_damages_its_row_only_and_names_the_option(rng) -> None:
+    scores, indices, values = maps(rng)
+    values[1, 0, 0, 0], values[2, 0, 0, 0] = -257, 70_000
+    rest = scores[:, 0].copy()
+    rest[3] = 1000  # of the rest no step is asked
+    reason = r"value -257, expected a number of at most 256, .*try --value-step exact"
+    _, reasons = examine(indices, values, rest)
+    assert sorted(reasons) == [1, 2]
+    assert re.fullmatch(reason, reasons[1])
+    assert reasons[2] == "value 70000, expected a number of at most 256"
+    assert sorted(examine(indices, values, rest, step=None)[1]) == [2]
+
+
+def test_the_share_of_negative_values_is_counted() -> None:
+    assert negative_fraction(np.array([[-1.0, 0.0], [2.0, -0.5]])) == 0.5
+    assert negative_fraction(np.zeros((0, 1))) == 0
 
 
 def test_sound_rows_have_no_reason(rng) -> None:
