@@ -175,9 +175,26 @@ def _unusable_numbers(
 ) -> Reasons:
     reasons: Reasons = {}
     if rest is not None and values.shape[1] < num_classes:  # where nothing is left out it is not looked at
+        reasons.update(_with_too_much_rest(values, rest, num_classes, value_step))
         reasons.update(_unusable("rest", rest, _EXACT))
     reasons.update(_unusable("value", values, value_step))
     return reasons
+
+
+def _with_too_much_rest(
+    values: FloatArray, rest: FloatArray, num_classes: int, value_step: ValueStep
+) -> Reasons:
+    """Return rows that the format refuses (F10): whoever gave the log-sum-exp of all classes has such."""
+    with np.errstate(invalid="ignore"):  # rows that are not finite have another reason
+        given, most = rest.astype(np.float64), _most_rest(values.astype(np.float64), num_classes)
+        # What rounding to the step and to float16 may add.
+        slack = (value_step.step or 0) / 2 + 2.0**-11 * (np.abs(given) + np.abs(most)) + 1e-3
+        is_more = given > most + slack
+    return {
+        row: f"rest {given[row][is_more[row]][0]:g}, expected the log-sum-exp of the classes not kept, here at most "
+        f"{most[row][is_more[row]][0]:g}"
+        for row in _rows_with(is_more)
+    }
 
 
 def _unusable(what: str, numbers: FloatArray, value_step: ValueStep) -> Reasons:
@@ -277,9 +294,10 @@ def rest_of(
     -------
     rest : ndarray
         float64, shape of `logsumexp`; minus infinity where every class is kept. Where so little is left that
-        `logsumexp` cannot tell it from nothing, the most that it may be.
+        `logsumexp` cannot tell it from nothing, the most that it may be: no class that is left is better than the last
+        one kept.
     reasons : dict
-        Of rows whose kept classes alone come to more than all are said to.
+        Of rows whose kept classes alone come to more than all are said to, or cannot come to as much with the others.
     """
     whole = logsumexp.astype(np.float64)
     if values.shape[1] == num_classes:
@@ -292,8 +310,17 @@ def rest_of(
         excess = kept - whole
         # log(exp(whole) - exp(kept)) with neither exponential taken, nor the difference of two numbers close together.
         rest = whole + np.log(-np.expm1(np.minimum(excess, -ulp)))
+        most = _most_rest(scores, num_classes)
+        is_more = whole - np.logaddexp(kept, most) > 4 * ulp
     less = "the log-sum-exp of all classes is less than that of the kept ones, expected at least as much"
-    return rest, dict.fromkeys(_rows_with(excess > 4 * ulp), less)
+    more = "the log-sum-exp of all classes is more than they can give if none is better than the last of the kept ones"
+    reasons = dict.fromkeys(_rows_with(is_more), more) | dict.fromkeys(_rows_with(excess > 4 * ulp), less)
+    return np.minimum(rest, most), reasons
+
+
+def _most_rest(values: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
+    """Return the log-sum-exp of the classes not kept if each were as good as the last one kept."""
+    return np.asarray(values.min(axis=1) + np.log(num_classes - values.shape[1]))  # (n, n_rows, n_cols)
 
 
 def _spacing(numbers: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:

@@ -36,6 +36,12 @@ def maps(rng: np.random.Generator, n: int = 4, *, num_classes: int = 9, k: int =
     return scores, np.take_along_axis(indices, order, 1), np.take_along_axis(values, order, 1)
 
 
+def rest_beside(scores, indices):
+    """The log-sum-exp of the classes that are not kept."""
+    is_kept = (indices[:, :, None] == np.arange(scores.shape[1])[:, None, None]).any(axis=1)
+    return np.logaddexp.reduce(np.where(is_kept, -np.inf, scores), axis=1)
+
+
 @pytest.mark.parametrize(
     "dtype", [np.uint8, np.int16, np.uint64, np.int64, np.float16, np.float32, np.float64]
 )
@@ -134,10 +140,10 @@ def test_each_row_has_the_reason_that_explains_the_others(rng) -> None:
 
 def test_a_value_past_what_the_step_holds_damages_its_row_only_and_names_the_option(rng) -> None:
     scores, indices, values = maps(rng)
-    values[1, 0, 0, 0], values[2, 0, 0, 0] = -257, 70_000
-    rest = scores[:, 0].copy()
-    rest[3] = 1000  # of the rest no step is asked
-    reason = r"value -257, expected a number of at most 256, .*try --value-step exact"
+    rest = rest_beside(scores, indices)
+    values[1, 0, 0, 0], values[2, 0, 0, 0] = 257, 70_000
+    rest[3] = -1000  # of the rest no step is asked
+    reason = r"value 257, expected a number of at most 256, .*try --value-step exact"
     _, reasons = examine(indices, values, rest)
     assert sorted(reasons) == [1, 2]
     assert re.fullmatch(reason, reasons[1])
@@ -152,14 +158,14 @@ def test_the_share_of_negative_values_is_counted() -> None:
 
 def test_sound_rows_have_no_reason(rng) -> None:
     scores, indices, values = maps(rng)
-    assert damaged_rows(indices, values, scores[:, 0], 9) == {}
+    assert damaged_rows(indices, values, rest_beside(scores, indices), 9) == {}
 
 
 @pytest.mark.parametrize("found", [np.nan, np.inf, -np.inf, 70_000], ids=str)
 def test_values_that_float16_cannot_hold_damage_their_row_only(rng, found) -> None:
     scores, indices, values = maps(rng)
+    rest = rest_beside(scores, indices)
     values[3, 0, 1, 2] = found
-    rest = scores[:, 0].copy()
     rest[1, 0, 0] = found
     reasons = damaged_rows(indices, values, rest, 9)
     assert sorted(reasons) == [1, 3]
@@ -240,21 +246,48 @@ def test_rest_is_the_log_sum_exp_of_what_is_not_kept(k, scale, shift, dtype, see
 
 def test_rest_matches_float64_where_a_difference_of_exponentials_would_overflow_or_vanish() -> None:
     values = np.array([[1000.0, 999.0], [-2000.0, -2001.0], [0.0, -40.0]])[:, :, None, None]
-    left = np.array([998.0, -1990.0, -60.0])
+    left = np.array([998.0, -2002.0, -60.0])
     best = np.maximum(values.max(axis=1)[:, 0, 0], left)
     total = best + np.log(np.exp(values[:, :, 0, 0] - best[:, None]).sum(axis=1) + np.exp(left - best))
     rest, _ = rest_of(values, total[:, None, None], 3)
     np.testing.assert_allclose(rest[:2, 0, 0], left[:2], rtol=1e-12)
-    assert -60 <= rest[2, 0, 0] < -35  # float64 cannot tell e**-60 from nothing beside 1
+    assert (
+        -60 <= rest[2, 0, 0] <= -40
+    )  # float64 cannot tell e**-60 from nothing beside 1; -40 was the last kept
     assert np.isfinite(rest).all()
 
 
 def test_a_log_sum_exp_below_that_of_the_kept_classes_damages_its_row() -> None:
     values = np.array([[3.0, 2.0], [3.0, 2.0]], np.float32)[:, :, None, None]
-    total = np.logaddexp(3.0, 2.0) + np.array([1.0, -0.01])
+    total = np.logaddexp(3.0, 2.0) + np.array([0.3, -0.01])
     _, reasons = rest_of(values, total.astype(np.float32)[:, None, None], 5)
     assert list(reasons) == [1]
     assert "less than that of the kept ones" in reasons[1]
+
+
+def test_no_rest_is_more_than_the_last_kept_class_allows() -> None:
+    """A float32 of 51 moves in steps of e**-12.5 of it, which is e**38 where the last of the kept classes has 15."""
+    values = np.array([[51.0, 15.0]], np.float32)[:, :, None, None]
+    rest, reasons = rest_of(values, np.full((1, 1, 1), 51, np.float32), 1000)
+    assert reasons == {}
+    assert rest.item() == pytest.approx(15 + math.log(998))
+
+
+def test_a_log_sum_exp_past_what_absent_classes_can_give_damages_its_row() -> None:
+    values = np.array([[3.0, 2.0], [3.0, 2.0]], np.float32)[:, :, None, None]
+    total = np.log(np.exp(3) + np.exp(2) + 3 * np.exp(2)) + np.array([0.0, 0.01])
+    _, reasons = rest_of(values, total.astype(np.float32)[:, None, None], 5)
+    assert list(reasons) == [1]
+    assert "none is better than the last" in reasons[1]
+
+
+def test_a_rest_that_is_that_of_all_classes_damages_its_row(rng) -> None:
+    scores, indices, values = maps(rng)
+    rest = rest_beside(scores, indices)
+    assert examine(indices, values, rest)[1] == {}
+    rest[2] = np.logaddexp.reduce(scores[2], axis=0) + 5
+    assert list(examine(indices, values, rest)[1]) == [2]
+    assert "expected the log-sum-exp of the classes not kept" in examine(indices, values, rest)[1][2]
 
 
 def test_nothing_is_left_where_every_class_is_kept() -> None:
