@@ -20,6 +20,7 @@ from relabel_store.convert.foreign_maps import (
     rest_of,
 )
 from relabel_store.convert.given_samples import GivenSamples
+from relabel_store.convert.join import ImageJoin, join_images
 from relabel_store.convert.npz_members import ScratchFolder
 from relabel_store.convert.source import SourceOptions
 from relabel_store.errors import LabelSourceError
@@ -62,6 +63,10 @@ class ArraySource:
         The arrays do not fit each other or the samples, or cannot be label maps.
     AbsentRuleError
         Many logits are negative, and ``absent`` was not named.
+    ImageSourceError
+        There are no images, if they were named.
+    JoinError
+        None of them is of these labels.
     """
 
     def __init__(
@@ -98,6 +103,11 @@ class ArraySource:
             order="given",
         )
         self._probe()
+        self._join = None if options.images is None else join_images(options.images, samples.sample_ids)
+        self._notes = self._found_out()
+        if self._join is not None:
+            images = replace(self._manifest.images, name=self._join.name, kind=self._join.kind)
+            self._manifest = replace(self._manifest, images=images)
 
     @property
     def manifest(self) -> Manifest:
@@ -107,19 +117,15 @@ class ArraySource:
     @property
     def samples(self) -> pa.Table:
         """The sample table without facts."""
-        return self._given.planned(self._manifest.classes.index_of_folder())
+        given = self._given
+        if self._join is not None:
+            given = replace(given, paths=self._join.paths_of(given.paths))
+        return given.planned(self._manifest.classes.index_of_folder())
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Whether something was left behind."""
-        if self._manifest.label_map.absent is AbsentRule.ZERO and not {REST, LOGSUMEXP}.isdisjoint(
-            self._arrays
-        ):
-            return (
-                "what the classes that are not kept come to was left behind, and each counts as 0; "
-                "--absent rest keeps it",
-            )
-        return ()
+        """Whether something was left behind, and what the images say."""
+        return self._notes
 
     def read_part(self, part: int) -> PartLabels:
         """Return the labels of a part."""
@@ -128,7 +134,35 @@ class ArraySource:
         good = np.setdiff1d(np.arange(len(rows)), list(reasons))
         require_logits(values[good], f"{self._what}, values of rows {rows.start} to {rows.stop - 1}")
         labels = encode_part(indices, values, rest, reasons, self._manifest, part)
-        return replace(labels, facts=self._given.facts_of(rows, labels.bad_images))
+        if self._join is None:
+            return replace(labels, facts=self._given.facts_of(rows, labels.bad_images))
+        found, exif_oriented = self._join.facts_of(rows, labels.bad_images)
+        return replace(labels, facts=self._given.completed(found, rows), exif_oriented=exif_oriented)
+
+    def _found_out(self) -> tuple[str, ...]:
+        notes: list[str] = []
+        if self._manifest.label_map.absent is AbsentRule.ZERO and not {REST, LOGSUMEXP}.isdisjoint(
+            self._arrays
+        ):
+            notes.append(
+                "what the classes that are not kept come to was left behind, and each counts as 0; "
+                "--absent rest keeps it"
+            )
+        if self._join is not None:
+            notes += [*self._join.notes, *self._orientation_notes(self._join)]
+        return tuple(notes)
+
+    def _orientation_notes(self, join: ImageJoin) -> list[str]:
+        rows, maps = [], []
+        for row in join.sampled_rows():
+            indices, values, _, reasons = self._read(range(row, row + 1))
+            if not reasons:
+                rows.append(row)
+                maps.append((indices, values.astype(np.float32)))
+        if not rows:
+            return []
+        indices, values = (np.concatenate(arrays) for arrays in zip(*maps, strict=True))
+        return join.orientation_notes(rows, indices, values, self._manifest.geometry.resize)
 
     def _read(self, rows: range) -> tuple[IndexArray, FloatArray, FloatArray | None, Reasons]:
         label_map = self._manifest.label_map

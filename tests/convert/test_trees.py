@@ -227,9 +227,7 @@ def test_classes_that_were_rounded_are_refused_even_where_each_map_has_one_twice
     for at in range(8):
         tensor = torch.from_numpy(np.stack([scores[at], indices[at].astype(np.float32)])).to(dtype)
         torch.save(tensor, tmp_path / "c" / f"{at}.pt")
-    with pytest.raises(
-        LabelSourceError, match=r"labels of '0': class index \d+ as b?float16, which rounds"
-    ):
+    with pytest.raises(LabelSourceError, match=r"labels of '0': class index \d+ as b?float16, which rounds"):
         convert(tmp_path / "c", tmp_path / "a.zarr", num_classes=classes, source_form="relabel", workers=1)
 
 
