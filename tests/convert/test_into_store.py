@@ -76,7 +76,9 @@ def test_other_labels_are_not_mixed_in(tmp_path, store, heard) -> None:
     files = open_files(tmp_path / "b.parquet")
     convert_into_store(StoreSource(store), files, PARQUET, workers=1, observer=heard)
     before = file_digests(tmp_path / "b.parquet")
-    with pytest.raises(SettingsChangedError, match="another label_map"):
+    with pytest.raises(
+        SettingsChangedError, match=r"holds other labels: label_map.value_step 0.125, expected 0.5;"
+    ):
         convert_into_store(StoreSource(store, ValueStep(0.5)), files, PARQUET, workers=1, observer=heard)
     assert file_digests(tmp_path / "b.parquet") == before
 
