@@ -27,7 +27,7 @@ from relabel_store.errors import LabelSourceError
 from relabel_store.labels.topk import FloatArray, IndexArray
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, Classes, Manifest
-from relabel_store.store.writer import PartLabels
+from relabel_store.store.part_labels import PartLabels
 
 INDICES, VALUES, REST, LOGSUMEXP = "indices", "values", "rest", "logsumexp"
 NAMES = (INDICES, VALUES, REST, LOGSUMEXP)

@@ -20,7 +20,7 @@ from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, Manifest
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.journal import BadImage
-from relabel_store.store.writer import PartLabels
+from relabel_store.store.part_labels import PartLabels
 
 Reasons = dict[int, str]
 

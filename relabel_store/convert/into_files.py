@@ -21,9 +21,9 @@ from relabel_store.store.disk import explaining
 from relabel_store.store.journal import BadImage
 from relabel_store.store.local_files import create_file, sync_directory
 from relabel_store.store.locks import hold_lock
+from relabel_store.store.part_labels import count_labels, require_fitting
 from relabel_store.store.samples import with_facts
 from relabel_store.store.statistics import Counts
-from relabel_store.store.writer import count_labels, require_fitting
 
 _IDENTITY_FILE = "identity"
 _CONTENT = "content"

@@ -16,7 +16,8 @@ from relabel_store.manifest import Encoding
 from relabel_store.store.files import StoreFiles
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.locks import hold_lock
-from relabel_store.store.writer import StoreWriter, is_store, require_free_target
+from relabel_store.store.occupied import is_store, require_free_target
+from relabel_store.store.writer import StoreWriter
 
 
 def convert_into_store(

@@ -18,8 +18,8 @@ from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, Manifest
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.journal import BadImage
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.samples import Status
-from relabel_store.store.writer import PartLabels
 
 Location = str | os.PathLike[str]
 

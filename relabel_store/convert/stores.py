@@ -14,9 +14,10 @@ from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.encoded import EncodedStore
+from relabel_store.store.occupied import is_store
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.reader import open_store
 from relabel_store.store.samples import FACTS_SCHEMA, SCHEMA, Status
-from relabel_store.store.writer import PartLabels, is_store
 
 FORMAT = "store"
 

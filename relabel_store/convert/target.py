@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from relabel_store.convert.source import LabelSource
 from relabel_store.manifest import Manifest
-from relabel_store.store.writer import PartLabels
+from relabel_store.store.part_labels import PartLabels
 
 
 class LabelTarget(Protocol):

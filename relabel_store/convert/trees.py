@@ -43,7 +43,7 @@ from relabel_store.sample_ids import digest_of_ids
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.journal import BadImage
-from relabel_store.store.writer import PartLabels
+from relabel_store.store.part_labels import PartLabels
 
 DEFAULT_NUM_CLASSES = 1000
 _WANTED = Wanted("label file", (".pt",))

@@ -62,9 +62,10 @@ from relabel_store.store.encodings import encoding_named_by
 from relabel_store.store.files import StoreFiles
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.location import open_files
+from relabel_store.store.occupied import is_store, require_free_target
 from relabel_store.store.running import FailedPart, note_failure
 from relabel_store.store.samples import planned_samples
-from relabel_store.store.writer import StoreWriter, is_store, require_free_target
+from relabel_store.store.writer import StoreWriter
 
 log = logging.getLogger("relabel_store.build")
 

@@ -19,7 +19,8 @@ from relabel_store.images.source import ImageSource
 from relabel_store.manifest import AbsentRule, Manifest
 from relabel_store.store.encodings import encoding_of
 from relabel_store.store.estimate import estimated_size_bytes
-from relabel_store.store.writer import StoreWriter, encode_part
+from relabel_store.store.part_labels import encode_part
+from relabel_store.store.writer import StoreWriter
 
 TIMED_BATCHES = 3  # after one that warms up
 

@@ -26,9 +26,10 @@ from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, LabelSpec
 from relabel_store.spec import indices_dtype
 from relabel_store.store.journal import BadImage, PartRecord
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.running import RunningNotes
 from relabel_store.store.samples import FACTS_SCHEMA, Status
-from relabel_store.store.writer import PartLabels, StoreWriter
+from relabel_store.store.writer import StoreWriter
 
 # More negative logits than this, and "an absent class counts as 0" would rank absent classes above kept ones.
 _MAX_NEGATIVE_FRACTION = 0.01

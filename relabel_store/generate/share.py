@@ -14,7 +14,7 @@ from pathlib import Path
 from relabel_store import spec
 from relabel_store.errors import OptionError, StoreBusyError
 from relabel_store.store.locks import hold_lock
-from relabel_store.store.writer import is_store
+from relabel_store.store.occupied import is_store
 
 
 @dataclass(frozen=True)

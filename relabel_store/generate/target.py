@@ -8,7 +8,7 @@ from relabel_store.errors import TargetExistsError
 from relabel_store.images.source import ImageSource
 from relabel_store.store.apart import is_inside, require_outside_stores
 from relabel_store.store.files import StoreFiles
-from relabel_store.store.writer import is_store
+from relabel_store.store.occupied import is_store
 
 
 def require_apart(files: StoreFiles, images: str | os.PathLike[str] | ImageSource) -> None:

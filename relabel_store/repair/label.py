@@ -20,7 +20,8 @@ from relabel_store.images.source import ImageSource
 from relabel_store.repair.report import Remedy
 from relabel_store.store.files import FileEntry, require_entry
 from relabel_store.store.journal import PartRecord
-from relabel_store.store.writer import PartLabels, StoreWriter, encode_part
+from relabel_store.store.part_labels import PartLabels, encode_part
+from relabel_store.store.writer import StoreWriter
 
 
 def label_again(

@@ -9,8 +9,8 @@ from relabel_store import spec
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.journal import BadImage
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.samples import FACTS_SCHEMA, Status
-from relabel_store.store.writer import PartLabels
 
 
 def without_labels(manifest: Manifest, part: int, samples: pa.Table, reason: str) -> PartLabels:

@@ -16,13 +16,16 @@ _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
 _URL_AS_PATH = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/[^/]")  # what pathlib makes of one
 
 
+Location = str | os.PathLike[str] | StoreFiles
+
+
 def is_url(location: str | os.PathLike[str]) -> bool:
     """Tell whether a location is a URL rather than a path; ``file://`` is a path."""
     text = os.fspath(location)
     return _URL.match(text) is not None and not text.startswith("file://")
 
 
-def open_files(location: str | os.PathLike[str] | StoreFiles) -> StoreFiles:
+def open_files(location: Location) -> StoreFiles:
     """Return the files of the store at a path or URL; files as they are.
 
     Raises

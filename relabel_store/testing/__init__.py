@@ -32,8 +32,10 @@ from relabel_store.manifest import (
 from relabel_store.sample_ids import digest_of_ids
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.journal import BadImage
+from relabel_store.store.location import Location
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.samples import Status
-from relabel_store.store.writer import Location, PartLabels, StoreWriter
+from relabel_store.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -13,8 +13,8 @@ from relabel_store.errors import LabelSourceError, ObjectStoreError, RelabelStor
 from relabel_store.manifest import Manifest
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import PartRecord
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.samples import column_values
-from relabel_store.store.writer import PartLabels
 from relabel_store.validate.finding import Finding, Place, Problem, Severity
 from relabel_store.validate.report import Findings, Report
 from relabel_store.validate.rule import Level, check

@@ -13,8 +13,8 @@ from relabel_store.convert.observer import ConversionObserver
 from relabel_store.convert.source import LabelSource
 from relabel_store.manifest import Manifest
 from relabel_store.store.encoded import EncodedStore
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.reader import open_store
-from relabel_store.store.writer import PartLabels
 from relabel_store.testing import make_manifest, make_store
 
 

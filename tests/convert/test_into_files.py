@@ -12,7 +12,7 @@ from relabel_store.errors import OptionError, SettingsChangedError, StoreBusyErr
 from relabel_store.labels.values import ValueStep
 from relabel_store.store.journal import BadImage
 from relabel_store.store.locks import hold_lock
-from relabel_store.store.writer import PartLabels
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.testing import file_digests
 
 

@@ -16,8 +16,8 @@ from relabel_store.store.complete import Completion
 from relabel_store.store.encoded import EncodedStore
 from relabel_store.store.location import open_files
 from relabel_store.store.locks import hold_lock
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.reader import open_store
-from relabel_store.store.writer import PartLabels
 from relabel_store.testing import file_digests
 
 PARQUET = Encoding.of("parquet", Compression.FAST)

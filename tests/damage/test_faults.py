@@ -30,8 +30,10 @@ from relabel_store.store.complete import read_completion
 from relabel_store.store.encodings import ENCODINGS
 from relabel_store.store.files import FileEntry
 from relabel_store.store.local_files import LocalFiles
+from relabel_store.store.occupied import is_store
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.reader import open_store
-from relabel_store.store.writer import PartLabels, StoreWriter, is_store
+from relabel_store.store.writer import StoreWriter
 from relabel_store.testing import file_digests, make_label_maps, make_manifest, make_part, make_samples
 from relabel_store.testing.probe import Answers, Truth, ask_rows, ask_samples
 from relabel_store.testing.steps import REMOVALS, watched_steps

@@ -11,7 +11,8 @@ import pytest
 from relabel_store import spec
 from relabel_store.manifest import AbsentRule, Manifest
 from relabel_store.store.estimate import estimated_size_bytes
-from relabel_store.store.writer import PartLabels, StoreWriter
+from relabel_store.store.part_labels import PartLabels
+from relabel_store.store.writer import StoreWriter
 from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples
 
 

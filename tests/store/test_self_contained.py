@@ -21,9 +21,10 @@ from relabel_store.manifest import Compression, Encoding, Manifest, State
 from relabel_store.store import commit
 from relabel_store.store.encodings import ENCODINGS, encoding_named_by
 from relabel_store.store.local_files import LocalFiles
+from relabel_store.store.occupied import is_store
 from relabel_store.store.reader import open_store
 from relabel_store.store.self_contained import name_of_part
-from relabel_store.store.writer import StoreWriter, is_store
+from relabel_store.store.writer import StoreWriter
 from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples, make_store
 
 SUFFIXES = {spec.ENCODING_PARQUET: ".parquet", spec.ENCODING_PACKED: ".zip"}

@@ -33,8 +33,10 @@ from relabel_store.store.encodings import ENCODINGS
 from relabel_store.store.files import FileEntry
 from relabel_store.store.journal import BadImage, facts_path, read_journal
 from relabel_store.store.local_files import LocalFiles
+from relabel_store.store.occupied import is_store, require_free_target
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.reader import open_store
-from relabel_store.store.writer import PartLabels, StoreWriter, is_store, require_free_target
+from relabel_store.store.writer import StoreWriter
 from relabel_store.testing import make_label_maps, make_manifest, make_part, make_samples, make_store
 
 N = 8

@@ -11,7 +11,7 @@ import pytest
 from relabel_store.convert.formats import open_source, recognised_form
 from relabel_store.convert.source import LabelSource, SourceOptions
 from relabel_store.errors import LabelSourceError, ValueRangeError
-from relabel_store.store.writer import PartLabels
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.validate.catalog import all_checks
 from relabel_store.validate.finding import Severity
 from relabel_store.validate.labels import validate_labels

@@ -30,7 +30,7 @@ from relabel_store.errors import MissingDependencyError
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.local_files import write_file
-from relabel_store.store.writer import PartLabels, filled_arrays
+from relabel_store.store.part_labels import PartLabels, filled_arrays
 
 if TYPE_CHECKING:
     import h5py

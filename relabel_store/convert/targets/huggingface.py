@@ -19,8 +19,8 @@ from relabel_store.convert.targets.provenance import manifest_text, meaning_note
 from relabel_store.manifest import Manifest
 from relabel_store.store.local_files import write_file
 from relabel_store.store.parquet_v1 import part_schema
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.samples import SCHEMA
-from relabel_store.store.writer import PartLabels
 
 SUFFIXES: tuple[str, ...] = ()
 

@@ -23,7 +23,7 @@ from relabel_store.convert.targets.zip_files import DEFLATED, Member, combine_cr
 from relabel_store.manifest import Manifest
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.local_files import write_file
-from relabel_store.store.writer import PartLabels, filled_arrays
+from relabel_store.store.part_labels import PartLabels, filled_arrays
 
 SUFFIXES = (".npz",)
 

@@ -17,7 +17,7 @@ from relabel_store.convert.targets.torch_file import TensorFile
 from relabel_store.errors import OptionError
 from relabel_store.manifest import AbsentRule, Manifest
 from relabel_store.store.local_files import sync_file
-from relabel_store.store.writer import PartLabels
+from relabel_store.store.part_labels import PartLabels
 
 SUFFIX = ".pt"
 

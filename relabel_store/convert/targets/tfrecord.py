@@ -16,8 +16,8 @@ from relabel_store.convert.targets.protobuf import encode_bytes, encode_example,
 from relabel_store.convert.targets.provenance import meaning_notes, write_manifest
 from relabel_store.manifest import Manifest
 from relabel_store.store.local_files import write_file
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.self_contained import name_of_part
-from relabel_store.store.writer import PartLabels
 
 SUFFIXES = (".tfrecord", ".tfrecords")
 

@@ -20,8 +20,8 @@ from relabel_store.convert.targets.provenance import meaning_notes, write_manife
 from relabel_store.errors import OptionError
 from relabel_store.manifest import Manifest
 from relabel_store.store.local_files import write_file
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.store.self_contained import file_stem
-from relabel_store.store.writer import PartLabels
 
 FORM = "webdataset"
 SUFFIXES = (".webdataset", ".wds")

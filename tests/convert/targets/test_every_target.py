@@ -17,7 +17,7 @@ from relabel_store.convert.into_files import convert_into_files
 from relabel_store.convert.observer import ConversionObserver
 from relabel_store.errors import NotEnoughSpaceError
 from relabel_store.manifest import AbsentRule
-from relabel_store.store.writer import PartLabels
+from relabel_store.store.part_labels import PartLabels
 from relabel_store.testing import MadeUpLabels, file_digests, make_manifest
 
 FORMS = [name for name in formats.target_names() if name not in spec.ENCODING_VERSIONS]
