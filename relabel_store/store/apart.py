@@ -8,7 +8,7 @@ from pathlib import Path
 from relabel_store import spec
 from relabel_store.errors import TargetExistsError
 from relabel_store.store.location import is_url
-from relabel_store.store.writer import is_store
+from relabel_store.store.occupied import is_store
 
 
 def require_outside_stores(path: Path) -> None:
