@@ -44,7 +44,8 @@ test-all: lint  ## The suite with its long runs, then again on the built wheel
 test-frameworks: test-tensorflow test-dali  ## The tests of frameworks that are large, each in an environment of its own
 
 test-tensorflow: .venv-tensorflow/.made
-	.venv-tensorflow/bin/python -P -m pytest --no-skips tests/test_tensorflow.py
+	.venv-tensorflow/bin/python -P -m pytest --no-skips -k 'tensorflow or tfrecord' \
+	  tests/test_tensorflow.py tests/convert/targets/test_tfrecord.py tests/test_export_docs.py
 
 test-dali: .venv-dali/.made
 	.venv-dali/bin/python -P -m pytest --no-skips tests/torch/test_dali.py

@@ -29,7 +29,10 @@ def read_class_names(path: Path, num_classes: int | None) -> list[str]:
             f"class names {str(path)!r}: {error}; expected UTF-8 text, one class a line"
         ) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TeacherError(f"class names {path.name!r}: {type(names).__name__}, expected a list of names")
+        raise TeacherError(
+            f"class names {path.name!r}: {_described(names)}, expected a JSON list of names or ids in class order, "
+            "or text with one a line"
+        )
     names = [name.strip() for name in names]
     while names and not names[-1]:
         names.pop()
@@ -43,3 +46,11 @@ def read_class_names(path: Path, num_classes: int | None) -> list[str]:
             f"class names {path.name!r}: {repeated!r} is there twice; folders are matched by name"
         )
     return names
+
+
+def _described(names: object) -> str:
+    if isinstance(names, dict):
+        return f"an object with {', '.join(map(repr, list(names)[:3]))}{', …' if len(names) > 3 else ''}"
+    return (
+        f"a {type(names).__name__}" if not isinstance(names, list) else "a list with other things than texts"
+    )

@@ -14,8 +14,12 @@ from relabel_store.errors import TeacherError
     [
         ("n.txt", "cat\ndog\n", "2 names, expected 3"),
         ("n.txt", "cat\ndog\ncat\n", "'cat' is there twice"),
-        ("n.json", '{"cat": 1}', "expected a list"),
-        ("n.json", "[1, 2, 3]", "expected a list of names"),
+        (
+            "n.json",
+            '{"ids": [], "names": []}',
+            "an object with 'ids', 'names', expected a JSON list of names",
+        ),
+        ("n.json", "[1, 2, 3]", "a list with other things than texts, expected a JSON list of names"),
         ("n.json", "[", "expected UTF-8 text"),
         ("missing.txt", None, "No such file"),
     ],

@@ -13,18 +13,19 @@ from relabel_store.convert.array_files import ArrayFile
 from relabel_store.convert.foreign_manifest import foreign_manifest
 from relabel_store.convert.foreign_maps import (
     Reasons,
-    damaged_rows,
     encode_part,
+    examine_maps,
     require_fitting_absent_rule,
     require_logits,
     rest_of,
-    whole_indices,
 )
 from relabel_store.convert.given_samples import GivenSamples
+from relabel_store.convert.join import ImageJoin, join_images
 from relabel_store.convert.npz_members import ScratchFolder
 from relabel_store.convert.source import SourceOptions
 from relabel_store.errors import LabelSourceError
 from relabel_store.labels.topk import FloatArray, IndexArray
+from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, Classes, Manifest
 from relabel_store.store.part_labels import PartLabels
 
@@ -32,6 +33,7 @@ INDICES, VALUES, REST, LOGSUMEXP = "indices", "values", "rest", "logsumexp"
 NAMES = (INDICES, VALUES, REST, LOGSUMEXP)
 
 _PROBED_ROWS = 256
+_NO_LABEL = "every value is NaN: no label in the arrays"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class ArraySource:
         The arrays do not fit each other or the samples, or cannot be label maps.
     AbsentRuleError
         Many logits are negative, and ``absent`` was not named.
+    ImageSourceError
+        There are no images, if they were named.
+    JoinError
+        None of them is of these labels.
     """
 
     def __init__(
@@ -97,6 +103,11 @@ class ArraySource:
             order="given",
         )
         self._probe()
+        self._join = None if options.images is None else join_images(options.images, samples.sample_ids)
+        self._notes = self._found_out()
+        if self._join is not None:
+            images = replace(self._manifest.images, name=self._join.name, kind=self._join.kind)
+            self._manifest = replace(self._manifest, images=images)
 
     @property
     def manifest(self) -> Manifest:
@@ -106,19 +117,15 @@ class ArraySource:
     @property
     def samples(self) -> pa.Table:
         """The sample table without facts."""
-        return self._given.planned(self._manifest.classes.index_of_folder())
+        given = self._given
+        if self._join is not None:
+            given = replace(given, paths=self._join.paths_of(given.paths))
+        return given.planned(self._manifest.classes.index_of_folder())
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Whether something was left behind."""
-        if self._manifest.label_map.absent is AbsentRule.ZERO and not {REST, LOGSUMEXP}.isdisjoint(
-            self._arrays
-        ):
-            return (
-                "what the classes that are not kept come to was left behind, and each counts as 0; "
-                "--absent rest keeps it",
-            )
-        return ()
+        """Whether something was left behind, and what the images say."""
+        return self._notes
 
     def read_part(self, part: int) -> PartLabels:
         """Return the labels of a part."""
@@ -127,32 +134,57 @@ class ArraySource:
         good = np.setdiff1d(np.arange(len(rows)), list(reasons))
         require_logits(values[good], f"{self._what}, values of rows {rows.start} to {rows.stop - 1}")
         labels = encode_part(indices, values, rest, reasons, self._manifest, part)
-        return replace(labels, facts=self._given.facts_of(rows, labels.bad_images))
+        if self._join is None:
+            return replace(labels, facts=self._given.facts_of(rows, labels.bad_images))
+        found, exif_oriented = self._join.facts_of(rows, labels.bad_images)
+        return replace(labels, facts=self._given.completed(found, rows), exif_oriented=exif_oriented)
+
+    def _found_out(self) -> tuple[str, ...]:
+        notes: list[str] = []
+        if self._manifest.label_map.absent is AbsentRule.ZERO and not {REST, LOGSUMEXP}.isdisjoint(
+            self._arrays
+        ):
+            notes.append(
+                "what the classes that are not kept come to was left behind, and each counts as 0; "
+                "--absent rest keeps it"
+            )
+        if self._join is not None:
+            notes += [*self._join.notes, *self._orientation_notes(self._join)]
+        return tuple(notes)
+
+    def _orientation_notes(self, join: ImageJoin) -> list[str]:
+        rows, maps = [], []
+        for row in join.sampled_rows():
+            indices, values, _, reasons = self._read(range(row, row + 1))
+            if not reasons:
+                rows.append(row)
+                maps.append((indices, values.astype(np.float32)))
+        if not rows:
+            return []
+        indices, values = (np.concatenate(arrays) for arrays in zip(*maps, strict=True))
+        return join.orientation_notes(rows, indices, values, self._manifest.geometry.resize)
 
     def _read(self, rows: range) -> tuple[IndexArray, FloatArray, FloatArray | None, Reasons]:
         label_map = self._manifest.label_map
-        ids = self._given.sample_ids[rows.start : rows.stop]
-        values, rest, reasons = self._arrays[VALUES].read(rows), None, Reasons()
-        found = self._arrays[INDICES].read(rows)
-        is_empty = np.isnan(values).all(axis=(1, 2, 3))  # as `convert --to npz` marks rows without a label
-        if is_empty.any():
-            found = np.where(is_empty[:, None, None, None], 0, found)  # where the index is no class
-        indices, unusable = whole_indices(found, label_map.num_classes, ids)
-        unusable |= dict.fromkeys(
-            np.flatnonzero(is_empty).tolist(), "every value is NaN: no label in the arrays"
-        )
+        values, rest, known = self._arrays[VALUES].read(rows), None, Reasons()
         if label_map.absent is AbsentRule.REST:
             if REST in self._arrays:
                 rest = self._arrays[REST].read(rows)
             else:
                 whole = self._arrays[LOGSUMEXP].read(rows)
-                rest, reasons = rest_of(values, whole, label_map.num_classes)
-        return (
-            indices,
+                rest, known = rest_of(values, whole, label_map.num_classes)
+        is_empty = np.isnan(values).all(axis=(1, 2, 3))  # as `convert --to npz` marks rows without a label
+        known |= dict.fromkeys(np.flatnonzero(is_empty).tolist(), _NO_LABEL)
+        indices, reasons = examine_maps(
+            self._arrays[INDICES].read(rows),
             values,
             rest,
-            {**reasons, **damaged_rows(indices, values, rest, label_map.num_classes), **unusable},
+            known,
+            num_classes=label_map.num_classes,
+            value_step=ValueStep.parse(label_map.value_step),
+            sample_ids=self._given.sample_ids[rows.start : rows.stop],
         )
+        return indices, values, rest, reasons
 
     def _require_fitting(self, num_samples: int) -> tuple[int, ...]:
         shape = self._arrays[INDICES].shape
@@ -185,6 +217,13 @@ class ArraySource:
         rows = range(min(_PROBED_ROWS, self._manifest.num_samples))
         _, values, _, reasons = self._read(rows)
         good = values[np.setdiff1d(np.arange(len(rows)), list(reasons))]
+        damaged = [row for row, reason in reasons.items() if reason != _NO_LABEL]
+        if damaged and not len(good):
+            first = min(damaged)
+            raise LabelSourceError(
+                f"{self._what}: none of the first {len(rows)} rows can be used; {self._given.sample_ids[first]!r}: "
+                f"{reasons[first]}; expected (n, k, n_rows, n_cols) arrays of class indices and logits"
+            )
         what = f"{self._what}, values of the first {len(rows)} rows"
         require_logits(good, what)
         require_fitting_absent_rule(good, self._absent, what)

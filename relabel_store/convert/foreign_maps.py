@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from relabel_store import spec
 from relabel_store.convert.source import encode_scores, facts_of
 from relabel_store.errors import AbsentRuleError, LabelSourceError
-from relabel_store.labels.topk import FloatArray, IndexArray
+from relabel_store.labels.topk import FloatArray, IndexArray, has_repeated_classes
+from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, Manifest
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.journal import BadImage
@@ -23,13 +24,63 @@ from relabel_store.store.part_labels import PartLabels
 
 Reasons = dict[int, str]
 
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_EXACT = ValueStep(None)
 _SUM_TOLERANCE = 0.01  # of float16 probabilities of a cell, each rounded on its own
-_MAX_NEGATIVE_FRACTION = 0.01  # as `build` has it
+MAX_NEGATIVE_FRACTION = 0.01  # as `build` has it
+
+
+def examine_maps(
+    indices: NDArray[Any],
+    values: FloatArray,
+    rest: FloatArray | None,
+    known: Mapping[int, str],
+    *,
+    num_classes: int,
+    value_step: ValueStep,
+    sample_ids: Sequence[str],
+    index_dtypes: Sequence[str] | None = None,
+) -> tuple[NDArray[np.int64], Reasons]:
+    """Return class indices as integers, and why rows cannot be stored.
+
+    Parameters
+    ----------
+    indices, values
+        ``(n, k, n_rows, n_cols)``, whatever they hold.
+    rest
+        ``(n, n_rows, n_cols)``, the log-sum-exp of the classes not kept; None is not there.
+    known
+        Rows that have no map, and why; what the arrays hold there does not matter.
+    value_step
+        What values are rounded to.
+    sample_ids, index_dtypes
+        As for `whole_indices`.
+
+    Returns
+    -------
+    indices : ndarray
+        int64, below `num_classes`; of rows with damaged values too.
+    reasons : dict
+        Those known and those found.
+
+    Raises
+    ------
+    LabelSourceError
+        As for `whole_indices`. A row that is damaged in another way says nothing of the others.
+    """
+    damaged = {**_unusable_numbers(values, rest, num_classes, value_step), **known}
+    found = indices
+    if damaged:
+        found = indices.copy()
+        found[list(damaged)] = 0
+    whole, unusable = whole_indices(found, num_classes, sample_ids, index_dtypes)
+    return whole, {**_with_class_twice(whole), **unusable, **damaged}
 
 
 def whole_indices(
-    indices: NDArray[Any], num_classes: int, sample_ids: Sequence[str]
+    indices: NDArray[Any],
+    num_classes: int,
+    sample_ids: Sequence[str],
+    dtypes: Sequence[str] | None = None,
 ) -> tuple[NDArray[np.int64], Reasons]:
     """Return class indices of any numeric dtype as integers, 0 where they are none.
 
@@ -39,6 +90,8 @@ def whole_indices(
         ``(n, k, n_rows, n_cols)``, of integers or of floats that hold them.
     sample_ids
         What the n rows are called in messages.
+    dtypes
+        In which each row was written, where that is not the dtype of `indices`; ``bfloat16`` is known too.
 
     Returns
     -------
@@ -54,7 +107,9 @@ def whole_indices(
     """
     if indices.dtype.kind not in "iuf":
         raise LabelSourceError(f"class indices: of dtype {indices.dtype}, expected integers")
-    is_class = (indices >= 0) & (indices.astype(np.float64) <= spec.MAX_NUM_CLASSES)
+    # float32 and float64 are compared as they are: of a million maps, a copy of each would be felt.
+    sizes = indices if indices.dtype.kind == "f" and indices.itemsize > 2 else indices.astype(np.float64)
+    is_class = (indices >= 0) & (sizes <= spec.MAX_NUM_CLASSES)
     if indices.dtype.kind == "f":
         is_class &= np.floor(indices) == indices
     reasons = {
@@ -62,8 +117,8 @@ def whole_indices(
         for row in _rows_with(~is_class)
     }
     whole = np.where(is_class, indices, 0).astype(np.int64)
-    if indices.dtype.kind == "f":
-        _require_not_rounded(whole, indices.dtype, num_classes, sample_ids)
+    if dtypes is not None or indices.dtype.kind == "f":
+        _require_not_rounded(whole, dtypes or [indices.dtype.name] * len(whole), num_classes, sample_ids)
     for row in _rows_with(whole >= num_classes)[:1]:
         raise LabelSourceError(
             f"labels of {sample_ids[row]!r}: class index {whole[row].max()}, expected below {num_classes}; "
@@ -73,17 +128,22 @@ def whole_indices(
 
 
 def _require_not_rounded(
-    indices: NDArray[np.int64], dtype: np.dtype[Any], num_classes: int, sample_ids: Sequence[str]
+    indices: NDArray[np.int64], dtypes: Sequence[str], num_classes: int, sample_ids: Sequence[str]
 ) -> None:
-    last = 2 ** (
-        np.finfo(dtype).nmant + 1
-    )  # every integer up to here is exact, but the next one is rounded to it
-    is_doubtful = (indices > last) | ((indices == last) & (num_classes > last + 1))
-    for row in _rows_with(is_doubtful)[:1]:
-        raise LabelSourceError(
-            f"labels of {sample_ids[row]!r}: class index {indices[row].max()} as {dtype}, which rounds whole numbers "
-            f"past {last:,} and so changed most of these classes; have the labels written again with integers"
-        )
+    largest = indices.reshape(len(indices), -1).max(axis=1, initial=0)
+    for row in np.flatnonzero(largest >= min(map(_last_exact, set(dtypes)), default=0)).tolist():
+        index, dtype = int(largest[row]), dtypes[row]
+        last = _last_exact(dtype)
+        if index > last or (index == last and num_classes > last + 1):
+            raise LabelSourceError(
+                f"labels of {sample_ids[row]!r}: class index {index} as {dtype}, which rounds whole numbers "
+                f"past {last:,} and so changed most of these classes; have the labels written again with integers"
+            )
+
+
+def _last_exact(dtype: str) -> int:
+    """Return up to which integer a dtype holds every one; the next one is rounded to it."""
+    return 256 if dtype == "bfloat16" else 2 ** (int(np.finfo(dtype).nmant) + 1)
 
 
 def damaged_rows(
@@ -98,27 +158,54 @@ def damaged_rows(
     rest
         ``(n, n_rows, n_cols)``, the log-sum-exp of the classes not kept; None is not there.
     """
+    return {**_with_class_twice(indices), **_unusable_numbers(values, rest, num_classes, _EXACT)}
+
+
+def _with_class_twice(indices: NDArray[np.int64]) -> Reasons:
     reasons: Reasons = {}
-    for row in _rows_with(_has_class_twice(indices)):
-        cell = tuple(int(at) for at in np.argwhere(_has_class_twice(indices[row : row + 1])[0])[0])
+    for row in np.flatnonzero(has_repeated_classes(indices)).tolist():
+        falling = np.sort(indices[row], axis=0)  # (k, n_rows, n_cols)
+        cell = tuple(int(at) for at in np.argwhere((falling[1:] == falling[:-1]).any(axis=0))[0])
         reasons[row] = f"a class twice in cell {cell}"
-    if rest is not None and indices.shape[1] < num_classes:  # where nothing is left out it is not looked at
-        reasons.update(_unusable("rest", rest))
-    reasons.update(_unusable("value", values))
     return reasons
 
 
-def _has_class_twice(indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-    falling = np.sort(indices, axis=1)
-    return np.asarray(np.any(falling[:, 1:] == falling[:, :-1], axis=1))  # (n, n_rows, n_cols)
+def _unusable_numbers(
+    values: FloatArray, rest: FloatArray | None, num_classes: int, value_step: ValueStep
+) -> Reasons:
+    reasons: Reasons = {}
+    if rest is not None and values.shape[1] < num_classes:  # where nothing is left out it is not looked at
+        reasons.update(_with_too_much_rest(values, rest, num_classes, value_step))
+        reasons.update(_unusable("rest", rest, _EXACT))
+    reasons.update(_unusable("value", values, value_step))
+    return reasons
 
 
-def _unusable(what: str, numbers: FloatArray) -> Reasons:
-    is_usable = np.abs(numbers) <= _FLOAT16_MAX  # not so for NaN
+def _with_too_much_rest(
+    values: FloatArray, rest: FloatArray, num_classes: int, value_step: ValueStep
+) -> Reasons:
+    """Return rows that the format refuses (F10): whoever gave the log-sum-exp of all classes has such."""
+    with np.errstate(invalid="ignore"):  # rows that are not finite have another reason
+        given, most = rest.astype(np.float64), _most_rest(values.astype(np.float64), num_classes)
+        # What rounding to the step and to float16 may add.
+        slack = (value_step.step or 0) / 2 + 2.0**-11 * (np.abs(given) + np.abs(most)) + 1e-3
+        is_more = given > most + slack
     return {
-        row: f"{what} {numbers[row][~is_usable[row]][0]:g}, expected a number of at most {_FLOAT16_MAX:g}"
-        for row in _rows_with(~is_usable)
+        row: f"rest {given[row][is_more[row]][0]:g}, expected the log-sum-exp of the classes not kept, here at most "
+        f"{most[row][is_more[row]][0]:g}"
+        for row in _rows_with(is_more)
     }
+
+
+def _unusable(what: str, numbers: FloatArray, value_step: ValueStep) -> Reasons:
+    is_usable = np.abs(numbers) <= value_step.limit  # not so for NaN
+    reasons: Reasons = {}
+    for row in _rows_with(~is_usable):
+        first = float(numbers[row][~is_usable[row]][0])
+        reasons[row] = f"{what} {first:g}, expected a number of at most {value_step.limit:g}"
+        if value_step.limit < abs(first) <= _EXACT.limit:
+            reasons[row] += ", which is all that this value step can hold; try --value-step exact"
+    return reasons
 
 
 def _rows_with(is_so: NDArray[np.bool_]) -> list[int]:
@@ -139,7 +226,13 @@ def are_probabilities(values: FloatArray) -> bool:
     return bool(values.sum(axis=1, dtype=np.float64).max() <= 1 + _SUM_TOLERANCE)
 
 
-def require_logits(values: FloatArray, what: str) -> None:
+_WRITE_LOGITS = (
+    "Write the teacher's logits, or np.log(values) with np.log(1 - values.sum(axis=1)) as rest, and convert those with "
+    "--absent rest"
+)
+
+
+def require_logits(values: FloatArray, what: str, advice: str = _WRITE_LOGITS) -> None:
     """Check that values are scores before softmax.
 
     Parameters
@@ -148,6 +241,8 @@ def require_logits(values: FloatArray, what: str) -> None:
         ``(n, k, n_rows, n_cols)``, finite.
     what
         What they are called in the message.
+    advice
+        What whoever has probabilities can do, in a sentence.
 
     Raises
     ------
@@ -157,8 +252,7 @@ def require_logits(values: FloatArray, what: str) -> None:
     if are_probabilities(values):
         raise LabelSourceError(
             f"{what}: all from 0 to 1 and at most 1 in each cell together, which are probabilities, expected logits; "
-            "pooling adds up scores before softmax. Write the teacher's logits, or np.log(values) with "
-            "np.log(1 - values.sum(axis=1)) as rest, and convert those with --absent rest"
+            f"pooling adds up scores before softmax. {advice}"
         )
 
 
@@ -170,13 +264,18 @@ def require_fitting_absent_rule(values: FloatArray, absent: AbsentRule | None, w
     AbsentRuleError
         More than 1 % of the values are negative, and the rule was not asked for by name.
     """
-    negative = np.count_nonzero(values < 0) / max(values.size, 1)
-    if absent is None and negative > _MAX_NEGATIVE_FRACTION:
+    negative = negative_fraction(values)
+    if absent is None and negative > MAX_NEGATIVE_FRACTION:
         raise AbsentRuleError(
-            f"{what}: {negative:.0%} are negative, expected at most {_MAX_NEGATIVE_FRACTION:.0%}, because an absent "
+            f"{what}: {negative:.0%} are negative, expected at most {MAX_NEGATIVE_FRACTION:.0%}, because an absent "
             "class counts as 0 and would rank above them; use --absent rest if the labels say what the absent classes "
             "share, or --absent zero to insist"
         )
+
+
+def negative_fraction(values: FloatArray) -> float:
+    """Return the share of values below zero."""
+    return int(np.count_nonzero(values < 0)) / max(values.size, 1)
 
 
 def rest_of(
@@ -195,9 +294,10 @@ def rest_of(
     -------
     rest : ndarray
         float64, shape of `logsumexp`; minus infinity where every class is kept. Where so little is left that
-        `logsumexp` cannot tell it from nothing, the most that it may be.
+        `logsumexp` cannot tell it from nothing, the most that it may be: no class that is left is better than the last
+        one kept.
     reasons : dict
-        Of rows whose kept classes alone come to more than all are said to.
+        Of rows whose kept classes alone come to more than all are said to, or cannot come to as much with the others.
     """
     whole = logsumexp.astype(np.float64)
     if values.shape[1] == num_classes:
@@ -210,8 +310,17 @@ def rest_of(
         excess = kept - whole
         # log(exp(whole) - exp(kept)) with neither exponential taken, nor the difference of two numbers close together.
         rest = whole + np.log(-np.expm1(np.minimum(excess, -ulp)))
+        most = _most_rest(scores, num_classes)
+        is_more = whole - np.logaddexp(kept, most) > 4 * ulp
     less = "the log-sum-exp of all classes is less than that of the kept ones, expected at least as much"
-    return rest, dict.fromkeys(_rows_with(excess > 4 * ulp), less)
+    more = "the log-sum-exp of all classes is more than they can give if none is better than the last of the kept ones"
+    reasons = dict.fromkeys(_rows_with(is_more), more) | dict.fromkeys(_rows_with(excess > 4 * ulp), less)
+    return np.minimum(rest, most), reasons
+
+
+def _most_rest(values: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
+    """Return the log-sum-exp of the classes not kept if each were as good as the last one kept."""
+    return np.asarray(values.min(axis=1) + np.log(num_classes - values.shape[1]))  # (n, n_rows, n_cols)
 
 
 def _spacing(numbers: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:

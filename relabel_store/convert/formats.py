@@ -74,9 +74,7 @@ def open_source(location: Location, name: str | None, options: SourceOptions) ->
     if name is None:
         name = recognised_form(location)
     if name is None:
-        raise LabelSourceError(
-            f"labels {str(location)!r}: of none of the forms {', '.join(source_names())}; name its form with --from"
-        )
+        raise LabelSourceError(_why_none(location))
     opened: LabelSource = _module(SOURCE_GROUP, _SOURCES, name).open_source(location, options)
     return name, opened
 
@@ -112,6 +110,14 @@ def target_maker(name: str) -> Callable[[Path], LabelTarget]:
     """
     maker: Callable[[Path], LabelTarget] = _module(TARGET_GROUP, _TARGETS, name).open_target
     return maker
+
+
+def _why_none(location: Location) -> str:
+    from relabel_store.convert.trees import problem_of
+
+    what, problem = f"labels {str(location)!r}: ", problem_of(location)
+    reason = "; name its form with --from" if problem is None else f": {problem.removeprefix(what)}"
+    return f"{what}of none of the forms {', '.join(source_names())}{reason}"
 
 
 def _recognised(location: Location) -> Iterator[str]:

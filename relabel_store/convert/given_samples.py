@@ -52,11 +52,14 @@ class GivenSamples:
 
     def facts_of(self, rows: range, without_label: Iterable[BadImage]) -> pa.Table:
         """Return the facts of some rows, as `facts_of` does of images of which nothing is known."""
-        facts, given = facts_of(rows, without_label), self.facts.slice(rows.start, len(rows))
+        return self.completed(facts_of(rows, without_label), rows)
+
+    def completed(self, facts: pa.Table, rows: range) -> pa.Table:
+        """Return the facts of some rows with what was said in the place of what was found."""
+        given = self.facts.slice(rows.start, len(rows))
         for name in _FACTS:
-            facts = facts.set_column(
-                facts.schema.get_field_index(name), facts.schema.field(name), given[name]
-            )
+            at, field = facts.schema.get_field_index(name), facts.schema.field(name)
+            facts = facts.set_column(at, field, pc.coalesce(given[name], facts[name]))
         return facts.combine_chunks()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from relabel_store import spec
 from relabel_store.convert.observer import ConversionObserver
@@ -101,13 +102,24 @@ def _open_writer(files: StoreFiles, source: LabelSource, encoding: Encoding) -> 
         return StoreWriter.begin(files, manifest, source.samples)
     writer = StoreWriter.resume(files, source.samples)
     found = writer.manifest.reopened().to_dict()
-    differing = [name for name, value in manifest.to_dict().items() if found.get(name) != value]
+    differing = list(_differences(found, manifest.to_dict()))
     if differing:
         raise SettingsChangedError(
-            f"store {files.location!r}: holds labels with another {', '.join(differing)}; run the command that it was "
-            "begun with, or choose a path that is free"
+            f"store {files.location!r}: holds other labels: {', '.join(differing)}; run the command that it was begun "
+            "with, or choose a path that is free"
         )
     return writer
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words which fields are others, with what they hold where that is short."""
+    for name, value in wanted.items():
+        there = found.get(name)
+        if isinstance(value, Mapping) and isinstance(there, Mapping):
+            yield from (f"{name}.{difference}" for difference in _differences(there, value))
+        elif there != value:
+            is_short = not isinstance(value, list | Mapping) and not isinstance(there, list | Mapping)
+            yield f"{name} {there!r}, expected {value!r}" if is_short else name
 
 
 def _missing_parts(writer: StoreWriter) -> list[int]:

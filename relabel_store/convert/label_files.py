@@ -116,12 +116,7 @@ def open_label_files(location: Location, wanted: Wanted) -> LabelFiles:
     try:
         if tar is not None:
             return _open_tar(text, *tar, wanted)
-        root = Path(location)
-        if is_url(text) or not root.is_dir():
-            raise LabelSourceError(
-                f"labels {text!r}: {'a URL' if is_url(text) else 'nothing there'}, expected a folder or a tar of "
-                f"{wanted.noun}s on this machine"
-            )
+        root = _require_folder(location, wanted)
         name = root.resolve().name or "labels"
         require_utf8(name)
         paths, dropped = _below_root(Texts.of(find_files(root, wanted)), text, wanted)
@@ -139,23 +134,27 @@ def first_files(location: Location, wanted: Wanted, count: int) -> Iterator[byte
     Raises
     ------
     LabelSourceError
-        They cannot be listed or read.
+        There is no folder and no tar, or they cannot be listed or read.
     """
     tar = find_tar(location)
     try:
         if tar is not None:
             place, inner = tar
+            _require_tar(str(location), place)
             with place.open() as file:
                 for member, _ in zip(
                     _members(str(location), place, inner, wanted), range(count), strict=False
                 ):
                     file.seek(member.offset)
                     yield file.read(member.size)
-        elif not is_url(str(location)) and Path(location).is_dir():
-            for path, _ in zip(find_files(Path(location), wanted), range(count), strict=False):
-                yield (Path(location) / path).read_bytes()
-    except (ImageSourceError, OSError) as error:
-        raise LabelSourceError(f"labels {str(location)!r}: {error}") from error
+        else:
+            root = _require_folder(location, wanted)
+            for path, _ in zip(find_files(root, wanted), range(count), strict=False):
+                yield (root / path).read_bytes()
+    except ImageSourceError as error:
+        raise LabelSourceError(str(error)) from error
+    except OSError as error:
+        raise LabelSourceError(f"labels {str(location)!r}: {error.strerror or error}") from error
 
 
 def find_tar(location: Location) -> tuple[LocalFile, str] | None:
@@ -220,6 +219,16 @@ def _open_tar(text: str, place: LocalFile, inner: str, wanted: Wanted) -> TarIma
         with contextlib.suppress(OSError):  # else it is made anew each time, and sent to each process
             index = index.save(folder)
     return TarImages(name, index, [place])
+
+
+def _require_folder(location: Location, wanted: Wanted) -> Path:
+    text = str(location)
+    if is_url(text) or not Path(location).is_dir():
+        raise LabelSourceError(
+            f"labels {text!r}: {'a URL' if is_url(text) else 'nothing there'}, expected a folder or a tar of "
+            f"{wanted.noun}s on this machine"
+        )
+    return Path(location)
 
 
 def _require_tar(text: str, place: LocalFile) -> None:

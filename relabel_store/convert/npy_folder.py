@@ -26,8 +26,12 @@ def open_source(location: Location, options: SourceOptions) -> ArraySource:
     ------
     LabelSourceError
         Files are missing, damaged or of Python objects, or cannot be label maps.
+    ImageSourceError
+        There are no images, if they were named.
+    JoinError
+        None of them is of these labels.
     """
-    options.require_only(FORMAT, "value_step", "absent", "class_names", "num_classes")
+    options.require_only(FORMAT, "value_step", "absent", "class_names", "num_classes", "images")
     if not recognise(location):
         raise LabelSourceError(
             f"labels {str(location)!r}: expected a folder on this machine's disks with '{INDICES}.npy' and "

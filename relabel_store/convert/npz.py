@@ -37,10 +37,14 @@ def open_source(location: Location, options: SourceOptions) -> ArraySource:
     ------
     LabelSourceError
         Arrays are missing, damaged or of Python objects, or cannot be label maps.
+    ImageSourceError
+        There are no images, if they were named.
+    JoinError
+        None of them is of these labels.
     NotEnoughSpaceError
         It is compressed, and there is no room to unpack it.
     """
-    options.require_only(FORMAT, "value_step", "absent", "class_names", "num_classes")
+    options.require_only(FORMAT, "value_step", "absent", "class_names", "num_classes", "images")
     path = _local(location)
     there = member_names(path)
     ids = next((name for name in _IDS if name in there), None)

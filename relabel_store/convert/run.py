@@ -16,9 +16,10 @@ from relabel_store.convert.into_store import convert_into_store
 from relabel_store.convert.observer import ConversionObserver
 from relabel_store.convert.source import LabelSource, Location, SourceOptions
 from relabel_store.convert.workers import usable_cores
-from relabel_store.errors import OptionError
+from relabel_store.errors import OptionError, TargetExistsError
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, Compression, Encoding
+from relabel_store.store.apart import is_inside, require_outside_stores
 from relabel_store.store.journal import BadImage
 from relabel_store.store.location import is_url, open_files
 
@@ -101,7 +102,7 @@ def convert(
     OptionError
         An option that is out of range, or means nothing for these forms.
     TargetExistsError
-        Something else is at the destination.
+        Something else is at the destination, or it lies in the source, among the images, or in a store.
     SettingsChangedError
         Another conversion was begun there.
     """
@@ -117,6 +118,7 @@ def convert(
         num_classes=num_classes,
         images=None if images is None else os.fspath(images),
     )
+    _require_apart(destination, source, options.images)
     form, opened = formats.open_source(source, source_form, options)
     observer.on_source(form, opened)
     count = usable_cores() if workers is None else workers
@@ -135,6 +137,21 @@ def convert(
         size_bytes=size_bytes,
         seconds=time.monotonic() - started,
     )
+
+
+def _require_apart(destination: Location, source: Location, images: str | None) -> None:
+    """Check that what is written does not become part of what is read, nor of a store."""
+    if is_url(destination):
+        return
+    path = open_files(destination).path
+    assert path is not None
+    for what, location in (("labels", source), ("images", images)):
+        if is_inside(path, location):
+            raise TargetExistsError(
+                f"output {os.fspath(destination)!r}: lies in the {what} {str(location)!r}, of which it would become a "
+                "part; choose a path outside of it"
+            )
+    require_outside_stores(path)
 
 
 _Outcome = tuple[tuple[tuple[str, str], ...], int | None, tuple[str, ...]]  # without label, bytes, notes

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from relabel_store import spec
 from relabel_store.class_names import read_class_names
-from relabel_store.convert.join import ImageJoin, join_images
-from relabel_store.convert.label_files import LabelFiles, first_files, open_label_files, read_each
-from relabel_store.convert.score_maps import (
-    FIRST_AMBIGUOUS,
+from relabel_store.convert.foreign_maps import (
+    MAX_NEGATIVE_FRACTION,
+    Reasons,
+    examine_maps,
     negative_fraction,
-    reasons_against,
     require_logits,
 )
+from relabel_store.convert.join import ImageJoin, join_images
+from relabel_store.convert.label_files import LabelFiles, first_files, open_label_files, read_each
 from relabel_store.convert.source import Location, SourceOptions, encode_scores, facts_of
 from relabel_store.convert.torch_file import Tensor, read_tensor
 from relabel_store.errors import FormatError, LabelSourceError, OptionError
@@ -59,7 +60,11 @@ _UNKNOWN_TEACHER = TeacherInfo(
     versions={},
 )
 _BLOCK = 256  # maps that are rounded and sorted together: what fits into a core's cache
-_NEGATIVE_LIMIT = 0.01  # as `build` has it
+_DTYPES = ("float32", "float16", "bfloat16")
+_WITHOUT_SOFTMAX = (
+    "The logarithm of a probability is its score but for one number a cell, which files of the best few classes do not "
+    "hold: make the labels again without the softmax"
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,16 @@ class TreeForm:
             return False
         sound = next((tensor for tensor in found if isinstance(tensor, Tensor)), None)
         return sound.dtype in self.dtypes if sound is not None else bool(found) and "float32" in self.dtypes
+
+
+def problem_of(location: Location) -> str | None:
+    """Return what keeps files from being looked at, of which no form was recognised; None where nothing does."""
+    try:
+        for _ in first_files(location, _WANTED, _LOOKED_AT):
+            pass
+    except LabelSourceError as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True)
@@ -145,12 +160,12 @@ class TreeSource:
         """Put the maps of some rows into arrays; return for each why there is none."""
         label_map = self.manifest.label_map
         step = ValueStep.parse(label_map.value_step)
-        at, planes, reasons = _sound_maps(self.files, rows, _Kind.of(label_map), step, label_map.num_classes)
+        at, whole, scores, reasons = _sound_maps(
+            self.files, rows, _Kind.of(label_map), step, label_map.num_classes
+        )
         if at:
-            indices[at], values[at] = encode_scores(
-                planes[:, 1].astype(np.int64), planes[:, 0], self.manifest
-            )
-        return reasons
+            indices[at], values[at] = encode_scores(whole, scores, self.manifest)
+        return [reasons.get(position) for position in range(len(rows))]
 
 
 def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> TreeSource:
@@ -169,18 +184,30 @@ def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> Tre
     files = open_label_files(location, _WANTED)
     num_classes = DEFAULT_NUM_CLASSES if options.num_classes is None else options.num_classes
     step = ValueStep(spec.DEFAULT_VALUE_STEP) if options.value_step is None else options.value_step
-    kind, dtype, planes = _probe(str(location), files)
+    kind, dtype, planes, ids = _probe(str(location), files)
     if kind.k > num_classes:
         raise LabelSourceError(
             f"labels {str(location)!r}: {kind.k} classes a cell, expected at most the class count, {num_classes}; give "
             "--num-classes"
         )
     absent = _absent(options.absent, kind, num_classes)
-    reasons = reasons_against(
-        planes[:, 1], planes[:, 0], [dtype] * len(planes), num_classes=num_classes, value_step=step
+    _, reasons = examine_maps(
+        planes[:, 1],
+        planes[:, 0],
+        None,
+        {},
+        num_classes=num_classes,
+        value_step=step,
+        sample_ids=ids,
+        index_dtypes=[dtype] * len(planes),
     )
-    sound = planes[[reason is None for reason in reasons], 0]
-    require_logits(sound)
+    if len(reasons) == len(planes):
+        raise LabelSourceError(
+            f"labels {str(location)!r}: none of {len(planes)} maps that were looked at can be used; the first, "
+            f"{ids[0]!r}: {reasons[0]}"
+        )
+    sound = planes[[position not in reasons for position in range(len(planes))], 0]
+    require_logits(sound, f"labels {str(location)!r}: scores", _WITHOUT_SOFTMAX)
     names = None if options.class_names is None else read_class_names(options.class_names, num_classes)
     classes = Classes.of(None, names, None if names is None else "given")
     join = None if options.images is None else join_images(options.images, files.sample_ids)
@@ -212,9 +239,9 @@ def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> Tre
     if join is not None:
         notes += join.notes
         sampled = join.sampled_rows()
-        at, maps, _ = _sound_maps(files, sampled, kind, step, num_classes)
+        at, whole, scores, _ = _sound_maps(files, sampled, kind, step, num_classes)
         rows = [sampled[position] for position in at]
-        notes += join.orientation_notes(rows, maps[:, 1], maps[:, 0], form.geometry.resize)
+        notes += join.orientation_notes(rows, whole, scores, form.geometry.resize)
     return TreeSource(files, manifest, samples, tuple(notes), join)
 
 
@@ -225,19 +252,19 @@ def _try_map(data: bytes) -> Tensor | str:
     except FormatError as error:
         return str(error)
     shape = tensor.array.shape
-    if len(shape) != 4 or shape[0] != 2 or tensor.dtype not in FIRST_AMBIGUOUS:
+    if len(shape) != 4 or shape[0] != 2 or tensor.dtype not in _DTYPES:
         return (
-            f"a tensor of {tensor.dtype} and shape {list(shape)}, expected floats and [2, k, rows, cols], scores and "
-            "class indices"
+            f"a tensor of {tensor.dtype} and shape {list(shape)}, expected {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]} "
+            "and [2, k, rows, cols], scores and class indices"
         )
     return tensor
 
 
 def _read_planes(
     files: LabelFiles, rows: Sequence[int], planes: NDArray[np.float32]
-) -> tuple[list[str], list[str | None]]:
-    """Put scores and indices of some files into an array; return their dtypes, and why there is no map of each."""
-    dtypes, reasons = ["float32"] * len(rows), [None] * len(rows)  # type: list[str], list[str | None]
+) -> tuple[list[str], Reasons]:
+    """Put scores and indices of some files into an array; return their dtypes, and why some have no map."""
+    dtypes, reasons = ["float32"] * len(rows), Reasons()
     for at, (_, data) in enumerate(read_each(files, rows)):
         if isinstance(data, OSError):
             reasons[at] = f"cannot be read: {data.strerror or data}"
@@ -254,8 +281,8 @@ def _read_planes(
     return dtypes, reasons
 
 
-def _probe(location: str, files: LabelFiles) -> tuple[_Kind, str, NDArray[np.float32]]:
-    """Return what most of some files are, evenly spread over all of them, their dtype, and the planes of those."""
+def _probe(location: str, files: LabelFiles) -> tuple[_Kind, str, NDArray[np.float32], list[str]]:
+    """Return what most of some files are, evenly spread over all of them: their dtype, planes and sample ids."""
     rows = sorted({int(row) for row in np.linspace(0, len(files) - 1, _PROBED)})
     found = [data if isinstance(data, OSError) else _try_map(data) for _, data in read_each(files, rows)]
     tensors = [tensor for tensor in found if isinstance(tensor, Tensor)]
@@ -264,31 +291,46 @@ def _probe(location: str, files: LabelFiles) -> tuple[_Kind, str, NDArray[np.flo
             f"labels {location!r}: no label map in any of {len(rows)} files; the first, {files.paths[0]!r}: {found[0]}"
         )
     (shape, dtype), _ = Counter((tensor.array.shape, tensor.dtype) for tensor in tensors).most_common(1)[0]
-    planes = [tensor.array for tensor in tensors if (tensor.array.shape, tensor.dtype) == (shape, dtype)]
-    return _Kind(shape[1], (shape[2], shape[3])), dtype, np.stack(planes).astype(np.float32)
+    alike = {
+        files.sample_ids[row]: tensor.array
+        for row, tensor in zip(rows, found, strict=True)
+        if isinstance(tensor, Tensor) and (tensor.array.shape, tensor.dtype) == (shape, dtype)
+    }
+    planes = np.stack(list(alike.values())).astype(np.float32)
+    return _Kind(shape[1], (shape[2], shape[3])), dtype, planes, list(alike)
 
 
 def _sound_maps(
     files: LabelFiles, rows: Sequence[int], kind: _Kind, step: ValueStep, num_classes: int
-) -> tuple[list[int], NDArray[np.float32], list[str | None]]:
+) -> tuple[list[int], NDArray[np.int64], NDArray[np.float32], Reasons]:
     """Return the maps of some rows that can be stored.
 
     Returns
     -------
     at : list of int
         Positions of these among the rows.
-    planes : ndarray
-        float32 ``(len(at), 2, k, n_rows, n_cols)``: scores and class indices.
-    reasons : list
-        For each row, why it has none.
+    indices : ndarray
+        int64 ``(len(at), k, n_rows, n_cols)``.
+    scores : ndarray
+        float32, same shape.
+    reasons : dict
+        Why the others cannot, by their positions.
     """
     planes = np.zeros((len(rows), 2, kind.k, *kind.grid), np.float32)
-    dtypes, reasons = _read_planes(files, rows, planes)
-    checked = reasons_against(planes[:, 1], planes[:, 0], dtypes, num_classes=num_classes, value_step=step)
-    # Of a row without a map the planes are zero, and so the same class in all ranks: its own reason comes first.
-    reasons = [own or found for own, found in zip(reasons, checked, strict=True)]
-    at = [position for position, reason in enumerate(reasons) if reason is None]
-    return at, planes if len(at) == len(rows) else planes[at], reasons
+    dtypes, without_map = _read_planes(files, rows, planes)
+    indices, reasons = examine_maps(
+        planes[:, 1],
+        planes[:, 0],
+        None,
+        without_map,
+        num_classes=num_classes,
+        value_step=step,
+        sample_ids=[files.sample_ids[row] for row in rows],
+        index_dtypes=dtypes,
+    )
+    at = [position for position in range(len(rows)) if position not in reasons]
+    scores = planes[:, 0]
+    return (at, indices, scores, reasons) if not reasons else (at, indices[at], scores[at], reasons)
 
 
 def _absent(wanted: AbsentRule | None, kind: _Kind, num_classes: int) -> AbsentRule:
@@ -316,9 +358,9 @@ def _notes(
     ]
     if files.ids_from != "paths":
         notes.append(f"sample ids are {files.ids_from}")
-    missing = ["the teacher"] + (
-        [] if options.num_classes else [f"its class count, taken to be {DEFAULT_NUM_CLASSES}"]
-    )
+    missing = ["the teacher"]
+    if options.num_classes is None and classes.names is None:
+        missing.append(f"its class count, taken to be {DEFAULT_NUM_CLASSES}")
     if classes.names is None:
         missing.append("its classes (--class-names), so no class_index")
     notes.append(f"not in the files: {', '.join(missing)}")
@@ -329,7 +371,7 @@ def _notes(
                 f"class names: {len(samples) - known:,} of {len(samples):,} labels lie in a folder that is none"
             )
     negative = negative_fraction(scores)
-    if negative > _NEGATIVE_LIMIT:
+    if negative > MAX_NEGATIVE_FRACTION:
         notes.append(
             f"{negative:.1%} of the kept scores are negative, and a class that is not kept counts as 0: it ranks above "
             "them, as it did for the programs that these labels were made for"

@@ -35,7 +35,8 @@ def test_the_report_follows_its_schema(run, tmp_path, rng) -> None:
 
 
 def test_labels_of_no_known_form_could_not_be_converted(run, tmp_path) -> None:
-    result = run("convert", tmp_path, tmp_path / "b.zarr")
+    (tmp_path / "labels").mkdir()
+    result = run("convert", tmp_path / "labels", tmp_path / "b.zarr")
     assert result.exit_code == 3
     assert "name its form with --from" in result.stderr
     assert result.stdout == ""

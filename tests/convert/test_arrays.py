@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from relabel_store.convert import formats
 from relabel_store.convert.array_files import open_npy
@@ -18,7 +19,7 @@ from relabel_store.convert.arrays import ArraySource, GivenClasses
 from relabel_store.convert.given_samples import samples_of_ids
 from relabel_store.convert.run import convert
 from relabel_store.convert.source import SourceOptions
-from relabel_store.errors import AbsentRuleError, LabelSourceError, OptionError
+from relabel_store.errors import AbsentRuleError, JoinError, LabelSourceError
 from relabel_store.labels.topk import is_sorted, top_k
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule, Resize
@@ -239,8 +240,72 @@ def test_rest_that_nothing_says_is_refused(tmp_path, rng) -> None:
     refused(tmp_path, arrays, r"add 'rest'.* or 'logsumexp'", absent=AbsentRule.REST)
 
 
-def test_images_are_not_joined_to_arrays(tmp_path, rng) -> None:
-    refused(tmp_path, make_arrays(rng)[1], "--images: means nothing", OptionError, images="photos")
+def test_arrays_none_of_whose_rows_can_be_used_are_refused_as_a_whole(tmp_path, rng) -> None:
+    arrays = make_arrays(rng)[1]
+    for name in ("indices", "values"):  # ranks last
+        arrays[name] = np.moveaxis(arrays[name], 1, -1)
+    del arrays["logsumexp"]
+    arrays["indices"][:] = 1
+    refused(
+        tmp_path,
+        arrays,
+        r"none of the first 10 rows can be used; 'dog/0': a class twice in cell .*expected \(n, k",
+    )
+
+
+def test_a_value_past_the_step_leaves_its_row_without_a_label(tmp_path, rng) -> None:
+    arrays = make_arrays(rng)[1]
+    arrays["values"][3, 0, 0, 0] = 300
+    report = convert(save_npz(tmp_path / "a.npz", arrays), tmp_path / "a.zarr", workers=1)
+    assert [sample_id for sample_id, _ in report.without_label] == ["cat/3"]
+
+
+def write_photos(folder: Path, sample_ids) -> Path:
+    for at, sample_id in enumerate(sample_ids):
+        path = folder / f"{sample_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((30 + at, 20), 50).save(path)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("save", [save_npz, save_folder])
+def test_images_are_joined_by_name(tmp_path, rng, save, workers) -> None:
+    arrays = make_arrays(rng)[1]
+    photos = write_photos(tmp_path / "photos", arrays["sample_ids"][2:])
+    location = save(tmp_path / ("a.npz" if save is save_npz else "a"), arrays)
+    report = convert(location, tmp_path / "a.zarr", num_classes=NUM_CLASSES, images=photos, workers=workers)
+    assert report.notes[-2:] == (
+        "images 'photos' (class-folders): 8 of 10 labels have one; 2 labels have none ('dog/0', 'cat/1')",
+        "orientation of the maps: undecided, on 8 photos",
+    )
+    store = open_store(tmp_path / "a.zarr")
+    assert (store.manifest.images.name, store.manifest.images.kind) == ("photos", "class-folders")
+    known = [(row["path"], row["width"], row["height"], row["sha256"]) for row in store.samples.to_pylist()]
+    assert known[1:4] == [
+        ("cat/1", None, None, None),
+        ("dog/2.png", 30, 20, None),
+        ("cat/3.png", 31, 20, None),
+    ]
+
+
+def test_what_a_table_says_of_images_stands_before_what_they_say(tmp_path, rng) -> None:
+    arrays = make_arrays(rng)[1]
+    folder, digest = save_folder(tmp_path / "a", arrays), "ab" * 32
+    lines = [
+        f"{sample_id},{7 if at == 1 else ''},{digest}" for at, sample_id in enumerate(arrays["sample_ids"])
+    ]
+    (folder / "samples.csv").write_text("\n".join(["sample_id,width,sha256", *lines]))
+    photos = write_photos(tmp_path / "photos", arrays["sample_ids"])
+    convert(folder, tmp_path / "a.zarr", num_classes=NUM_CLASSES, images=photos, workers=1)
+    samples = open_store(tmp_path / "a.zarr").samples
+    assert samples["width"].to_pylist()[:3] == [30, 7, 32]
+    assert samples["sha256"].to_pylist() == [digest] * 10
+
+
+def test_images_of_other_labels_are_refused(tmp_path, rng) -> None:
+    photos = write_photos(tmp_path / "photos", ["bird/1"])
+    refused(tmp_path, make_arrays(rng)[1], "none is of these labels", JoinError, images=str(photos))
 
 
 def test_probabilities_further_on_stop_the_conversion(tmp_path, rng, monkeypatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from relabel_store.convert.foreign_maps import (
     are_probabilities,
     damaged_rows,
     encode_part,
+    examine_maps,
+    negative_fraction,
     require_fitting_absent_rule,
     require_logits,
     rest_of,
@@ -18,6 +21,7 @@ from relabel_store.convert.foreign_maps import (
 )
 from relabel_store.errors import AbsentRuleError, LabelSourceError, ValueRangeError
 from relabel_store.labels.topk import is_sorted, top_k
+from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import AbsentRule
 from relabel_store.testing import make_manifest, make_sample_ids
 
@@ -30,6 +34,12 @@ def maps(rng: np.random.Generator, n: int = 4, *, num_classes: int = 9, k: int =
     indices, values = top_k(scores, k)
     order = rng.permuted(np.broadcast_to(np.arange(k)[None, :, None, None], indices.shape), axis=1)
     return scores, np.take_along_axis(indices, order, 1), np.take_along_axis(values, order, 1)
+
+
+def rest_beside(scores, indices):
+    """The log-sum-exp of the classes that are not kept."""
+    is_kept = (indices[:, :, None] == np.arange(scores.shape[1])[:, None, None]).any(axis=1)
+    return np.logaddexp.reduce(np.where(is_kept, -np.inf, scores), axis=1)
 
 
 @pytest.mark.parametrize(
@@ -92,16 +102,70 @@ def test_indices_that_are_no_numbers_are_refused() -> None:
         whole_indices(np.ones((1, 1, 1, 1), bool), 3, IDS)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "found", "reason"),
+    [
+        ("float16", 2049, "2049 as float16, which rounds whole numbers past 2,048"),
+        ("bfloat16", 256, "256 as bfloat16, which rounds whole numbers past 256"),
+    ],
+)
+def test_rows_may_have_been_written_in_other_dtypes_than_they_are_in(dtype: str, found: int, reason: str):
+    indices = np.concatenate([one_index(np.float32, 21_000), one_index(np.float32, found)])
+    assert whole_indices(indices, 21_841, IDS, ["float32", "float32"])[1] == {}
+    with pytest.raises(LabelSourceError, match=f"labels of {IDS[1]!r}: class index {reason}"):
+        whole_indices(indices, 21_841, IDS, ["float32", dtype])
+
+
+def examine(indices, values, rest=None, known=None, step: float | None = 0.125):
+    return examine_maps(
+        indices, values, rest, known or {}, num_classes=9, value_step=ValueStep(step), sample_ids=IDS
+    )
+
+
+def test_each_row_has_the_reason_that_explains_the_others(rng) -> None:
+    _, indices, values = maps(rng)
+    wrong = indices.astype(np.float32)
+    wrong[0], wrong[1, :, 0, 0], wrong[2] = 99, 4, np.nan  # past the class count, twice, none
+    values[0] = np.nan
+    whole, reasons = examine(wrong, values, known={2: "torn"})
+    assert reasons == {
+        0: "value nan, expected a number of at most 256",
+        1: "a class twice in cell (0, 0)",
+        2: "torn",
+    }
+    np.testing.assert_array_equal(whole[3], indices[3])
+    with pytest.raises(LabelSourceError, match="class index 99, expected below 9"):
+        examine(wrong, np.zeros_like(values))
+
+
+def test_a_value_past_what_the_step_holds_damages_its_row_only_and_names_the_option(rng) -> None:
+    scores, indices, values = maps(rng)
+    rest = rest_beside(scores, indices)
+    values[1, 0, 0, 0], values[2, 0, 0, 0] = 257, 70_000
+    rest[3] = -1000  # of the rest no step is asked
+    reason = r"value 257, expected a number of at most 256, .*try --value-step exact"
+    _, reasons = examine(indices, values, rest)
+    assert sorted(reasons) == [1, 2]
+    assert re.fullmatch(reason, reasons[1])
+    assert reasons[2] == "value 70000, expected a number of at most 256"
+    assert sorted(examine(indices, values, rest, step=None)[1]) == [2]
+
+
+def test_the_share_of_negative_values_is_counted() -> None:
+    assert negative_fraction(np.array([[-1.0, 0.0], [2.0, -0.5]])) == 0.5
+    assert negative_fraction(np.zeros((0, 1))) == 0
+
+
 def test_sound_rows_have_no_reason(rng) -> None:
     scores, indices, values = maps(rng)
-    assert damaged_rows(indices, values, scores[:, 0], 9) == {}
+    assert damaged_rows(indices, values, rest_beside(scores, indices), 9) == {}
 
 
 @pytest.mark.parametrize("found", [np.nan, np.inf, -np.inf, 70_000], ids=str)
 def test_values_that_float16_cannot_hold_damage_their_row_only(rng, found) -> None:
     scores, indices, values = maps(rng)
+    rest = rest_beside(scores, indices)
     values[3, 0, 1, 2] = found
-    rest = scores[:, 0].copy()
     rest[1, 0, 0] = found
     reasons = damaged_rows(indices, values, rest, 9)
     assert sorted(reasons) == [1, 3]
@@ -182,21 +246,48 @@ def test_rest_is_the_log_sum_exp_of_what_is_not_kept(k, scale, shift, dtype, see
 
 def test_rest_matches_float64_where_a_difference_of_exponentials_would_overflow_or_vanish() -> None:
     values = np.array([[1000.0, 999.0], [-2000.0, -2001.0], [0.0, -40.0]])[:, :, None, None]
-    left = np.array([998.0, -1990.0, -60.0])
+    left = np.array([998.0, -2002.0, -60.0])
     best = np.maximum(values.max(axis=1)[:, 0, 0], left)
     total = best + np.log(np.exp(values[:, :, 0, 0] - best[:, None]).sum(axis=1) + np.exp(left - best))
     rest, _ = rest_of(values, total[:, None, None], 3)
     np.testing.assert_allclose(rest[:2, 0, 0], left[:2], rtol=1e-12)
-    assert -60 <= rest[2, 0, 0] < -35  # float64 cannot tell e**-60 from nothing beside 1
+    assert (
+        -60 <= rest[2, 0, 0] <= -40
+    )  # float64 cannot tell e**-60 from nothing beside 1; -40 was the last kept
     assert np.isfinite(rest).all()
 
 
 def test_a_log_sum_exp_below_that_of_the_kept_classes_damages_its_row() -> None:
     values = np.array([[3.0, 2.0], [3.0, 2.0]], np.float32)[:, :, None, None]
-    total = np.logaddexp(3.0, 2.0) + np.array([1.0, -0.01])
+    total = np.logaddexp(3.0, 2.0) + np.array([0.3, -0.01])
     _, reasons = rest_of(values, total.astype(np.float32)[:, None, None], 5)
     assert list(reasons) == [1]
     assert "less than that of the kept ones" in reasons[1]
+
+
+def test_no_rest_is_more_than_the_last_kept_class_allows() -> None:
+    """A float32 of 51 moves in steps of e**-12.5 of it, which is e**38 where the last of the kept classes has 15."""
+    values = np.array([[51.0, 15.0]], np.float32)[:, :, None, None]
+    rest, reasons = rest_of(values, np.full((1, 1, 1), 51, np.float32), 1000)
+    assert reasons == {}
+    assert rest.item() == pytest.approx(15 + math.log(998))
+
+
+def test_a_log_sum_exp_past_what_absent_classes_can_give_damages_its_row() -> None:
+    values = np.array([[3.0, 2.0], [3.0, 2.0]], np.float32)[:, :, None, None]
+    total = np.log(np.exp(3) + np.exp(2) + 3 * np.exp(2)) + np.array([0.0, 0.01])
+    _, reasons = rest_of(values, total.astype(np.float32)[:, None, None], 5)
+    assert list(reasons) == [1]
+    assert "none is better than the last" in reasons[1]
+
+
+def test_a_rest_that_is_that_of_all_classes_damages_its_row(rng) -> None:
+    scores, indices, values = maps(rng)
+    rest = rest_beside(scores, indices)
+    assert examine(indices, values, rest)[1] == {}
+    rest[2] = np.logaddexp.reduce(scores[2], axis=0) + 5
+    assert list(examine(indices, values, rest)[1]) == [2]
+    assert "expected the log-sum-exp of the classes not kept" in examine(indices, values, rest)[1][2]
 
 
 def test_nothing_is_left_where_every_class_is_kept() -> None:

@@ -48,6 +48,29 @@ def test_nothing_that_is_known_is_said_so(tmp_path) -> None:
         formats.open_source(tmp_path, None, SourceOptions())
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (
+            "labels.tgz",
+            b"\x1f\x8b\x08" + bytes(600),
+            "a gzip file, expected a folder or a tar; .*decompress it",
+        ),
+        ("labels.tar", b"", "an empty file, expected a folder or a tar"),
+        ("labels.tar", b"half of one" * 100, ".*, expected a whole tar file"),
+        ("nothing", None, "nothing there, expected a folder or a tar"),
+    ],
+    ids=["gzip", "empty", "damaged", "nothing"],
+)
+def test_what_keeps_labels_from_being_recognised_is_said(tmp_path, name, content, reason) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        LabelSourceError, match=rf"labels '.*{name}': of none of the forms store, .*: {reason}"
+    ):
+        formats.open_source(tmp_path / name, None, SourceOptions())
+
+
 def test_a_form_that_is_not_known_is_refused_with_those_that_are(tmp_path) -> None:
     with pytest.raises(OptionError, match=r"form 'stroe': is not known, expected one of store"):
         formats.open_source(tmp_path, "stroe", SourceOptions())

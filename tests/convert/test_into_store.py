@@ -76,7 +76,9 @@ def test_other_labels_are_not_mixed_in(tmp_path, store, heard) -> None:
     files = open_files(tmp_path / "b.parquet")
     convert_into_store(StoreSource(store), files, PARQUET, workers=1, observer=heard)
     before = file_digests(tmp_path / "b.parquet")
-    with pytest.raises(SettingsChangedError, match="another label_map"):
+    with pytest.raises(
+        SettingsChangedError, match=r"holds other labels: label_map.value_step 0.125, expected 0.5;"
+    ):
         convert_into_store(StoreSource(store, ValueStep(0.5)), files, PARQUET, workers=1, observer=heard)
     assert file_digests(tmp_path / "b.parquet") == before
 
@@ -121,3 +123,25 @@ def test_a_conversion_stopped_right_before_its_commit_goes_on(tmp_path, rng, mon
     report = convert(tmp_path / "a.npz", tmp_path / name, **options)
     assert [sample_id for sample_id, _ in report.without_label] == ["a/2"]
     assert file_digests(tmp_path / name) == file_digests(tmp_path / f"whole-{name}")
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.zarr/b.zarr", "a.zarr/indices/b.npz", "link/b.parquet"])
+def test_nothing_is_written_into_what_is_read(tmp_path, store, name: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "a.zarr")
+    before = file_digests(tmp_path / "a.zarr")
+    with pytest.raises(
+        TargetExistsError, match=r"lies in the labels .*a\.zarr', of which it would become a part"
+    ):
+        convert(tmp_path / "a.zarr", tmp_path / name, workers=1)
+    assert file_digests(tmp_path / "a.zarr") == before
+
+
+def test_nothing_is_written_into_another_store_or_among_the_images(tmp_path, store) -> None:
+    convert(tmp_path / "a.zarr", tmp_path / "other.parquet", workers=1)
+    before = file_digests(tmp_path / "other.parquet")
+    with pytest.raises(TargetExistsError, match=r"lies in the store .*other\.parquet"):
+        convert(tmp_path / "a.zarr", tmp_path / "other.parquet" / "x.zarr", workers=1)
+    assert file_digests(tmp_path / "other.parquet") == before
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(TargetExistsError, match=r"lies in the images .*photos'"):
+        convert(tmp_path / "tree", tmp_path / "photos" / "x.zarr", images=tmp_path / "photos", workers=1)

@@ -187,10 +187,13 @@ def test_the_first_files_are_read_without_listing_all(tmp_path) -> None:
     folder, tar = write_folder(tmp_path / "x", TREE), write_tar(tmp_path / "x.tar", TREE)
     assert list(first_files(tar, PT, 2)) == [b"b1", b"a2"]
     assert len(list(first_files(folder, PT, 2))) == 2
-    assert list(first_files(tmp_path / "nothing", PT, 2)) == []
     (tmp_path / "junk").write_bytes(b"hello" * 300)
-    with pytest.raises(LabelSourceError):
-        list(first_files(tmp_path / "junk", PT, 2))
+    for name, reason in (
+        ("nothing", "nothing there, expected a folder or a tar"),
+        ("junk", "a whole tar file"),
+    ):
+        with pytest.raises(LabelSourceError, match=reason):
+            list(first_files(tmp_path / name, PT, 2))
 
 
 def test_a_path_leads_into_a_tar_or_does_not(tmp_path) -> None:

@@ -145,7 +145,7 @@ def test_files_without_a_map_become_rows_without_a_label(tree, tmp_path) -> None
     report = convert(root, tmp_path / "a.zarr", workers=1)
     reasons = dict(report.without_label)
     assert set(reasons) == set(ids[:5])
-    assert reasons[ids[4]] == "a class is twice in a cell"
+    assert reasons[ids[4]] == "a class twice in cell (0, 0)"
     assert "cut off" in reasons[ids[0]]
     assert "it is empty" in reasons[ids[1]]
     assert reasons[ids[2]] == "a map of shape [2, 3, 4, 4], expected [2, 3, 4, 3], as the others have"
@@ -208,7 +208,7 @@ def test_classes_are_matched_to_folders_where_their_list_is_given(tree, tmp_path
 def test_more_classes_than_were_said_are_refused_with_the_option(tmp_path, rng, write_tree) -> None:
     write_tree(tmp_path / "tree", *make_maps(rng, classes=1500))
     with pytest.raises(
-        LabelSourceError, match="expected less than 1000, the class count; give --num-classes"
+        LabelSourceError, match=r"labels of 'n0.*class index 1\d{3}, expected below 1000; .*--num-classes"
     ):
         relabel.open_source(tmp_path / "tree", SourceOptions())
     source = relabel.open_source(tmp_path / "tree", SourceOptions(num_classes=1500))
@@ -217,11 +217,40 @@ def test_more_classes_than_were_said_are_refused_with_the_option(tmp_path, rng, 
         relabel.open_source(tmp_path / "tree", SourceOptions(num_classes=2))
 
 
+@pytest.mark.parametrize(("dtype", "classes"), [(torch.float16, 21_841), (torch.bfloat16, 1000)])
+def test_classes_that_were_rounded_are_refused_even_where_each_map_has_one_twice(
+    tmp_path, rng, dtype, classes
+) -> None:
+    indices, scores = make_maps(rng, classes=classes)
+    indices[:, :2, 0, 0] = classes - 1, classes - 2  # one and the same when rounded
+    (tmp_path / "c").mkdir()
+    for at in range(8):
+        tensor = torch.from_numpy(np.stack([scores[at], indices[at].astype(np.float32)])).to(dtype)
+        torch.save(tensor, tmp_path / "c" / f"{at}.pt")
+    with pytest.raises(LabelSourceError, match=r"labels of '0': class index \d+ as b?float16, which rounds"):
+        convert(tmp_path / "c", tmp_path / "a.zarr", num_classes=classes, source_form="relabel", workers=1)
+
+
+def test_maps_none_of_which_can_be_used_are_refused_as_a_whole(tmp_path, rng, write_tree) -> None:
+    indices, scores = make_maps(rng)
+    write_tree(tmp_path / "tree", indices, scores + 1000)
+    reason = (
+        r"none of 8 maps that were looked at can be used; the first, 'n.*': value 1\d+.*--value-step exact"
+    )
+    with pytest.raises(LabelSourceError, match=reason):
+        relabel.open_source(tmp_path / "tree", SourceOptions())
+    source = relabel.open_source(tmp_path / "tree", SourceOptions(value_step=ValueStep(None)))
+    assert source.read_part(0).is_labelled.all()
+
+
 def test_probabilities_are_refused(tmp_path, rng, write_tree) -> None:
     indices, scores = make_maps(rng)
     probabilities = np.exp(scores) / (np.exp(scores).sum(axis=1, keepdims=True) + 1)
     write_tree(tmp_path / "tree", indices, probabilities)
-    with pytest.raises(LabelSourceError, match="so probabilities"):
+    with pytest.raises(
+        LabelSourceError,
+        match=r"which are probabilities, expected logits; .*make the labels again without the softmax",
+    ):
         relabel.open_source(tmp_path / "tree", SourceOptions())
 
 

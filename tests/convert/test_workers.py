@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +21,23 @@ def test_every_part_is_done_once(workers: int) -> None:
 
 
 def test_a_worker_that_is_killed_ends_the_conversion_with_a_hint() -> None:
-    with pytest.raises(EngineError, match="fewer --workers"):
+    with pytest.raises(EngineError, match="with fewer workers if memory ran out"):
         list(each_part(os._exit, range(1, 5), 2))
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20], ids=["short", "long"])
+def test_a_script_that_its_workers_cannot_import_ends_with_a_hint(tmp_path: Path, size: int) -> None:
+    """What the workers do is longer than a pipe holds: whoever sends it to one that has ended would wait forever."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from functools import partial\n"
+        "from relabel_store.convert.workers import each_part\n"
+        f"print(list(each_part(partial(str.count, {size} * 'a'), ['a', 'b', 'c'], 2)))\n"
+    )
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert ran.returncode != 0
+    assert "EngineError: a worker process ended" in ran.stderr
+    assert "if __name__ == '__main__':" in ran.stderr
 
 
 def test_no_parts_need_no_worker() -> None:
