@@ -171,13 +171,23 @@ def read_manifest(files: StoreFiles, completion: Completion | None) -> Manifest 
             if encoding.is_self_contained:
                 continue
             data = read_verified(files, name, entry_of(completion.files, name))
-            return _named(name, partial(encoding.parse_manifest, data))
-        try:
-            data = files.read(name)
-        except FileNotFoundError:
-            continue
-        return _named(name, partial(encoding.parse_manifest, data))
+        else:
+            try:
+                data = files.read(name)
+            except FileNotFoundError:
+                continue
+        return _require_own(name, _named(name, partial(encoding.parse_manifest, data)))
     return None
+
+
+def _require_own(name: str, manifest: Manifest) -> Manifest:
+    """Check that a manifest lies where those of its encoding do: elsewhere nothing would vouch for it."""
+    if encoding_of(manifest).manifest_file != name:
+        raise ManifestError(
+            f"store file {name!r}: manifest of a store in encoding {manifest.encoding.name!r}, whose manifest lies "
+            f"elsewhere; restore it"
+        )
+    return manifest
 
 
 def _named(name: str, parse: Callable[[], Manifest]) -> Manifest:

@@ -101,7 +101,7 @@ def check_sizes(evidence: Evidence) -> Iterator[Problem]:
                 Place(file=name),
                 f"{size} bytes",
                 f"{entry.size_bytes} as recorded",
-                f"it was cut off: {RESTORE}",
+                f"it was {'cut off' if size < entry.size_bytes else 'changed'}: {RESTORE}",
             )
 
 
