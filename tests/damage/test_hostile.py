@@ -21,9 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
+from relabel_store.cli.main import main
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, with_digest
@@ -370,6 +372,16 @@ def test_a_header_of_thousands_of_millions_of_pixels_is_a_bad_image(width: int, 
         lambda: decode_image(png_of(width, height), size=(32, 32), interpolation=Interpolation.BILINEAR)
     )
     assert answer.startswith("BadImageError: ")
+
+
+def test_control_characters_of_a_store_do_not_reach_the_terminal(finished: Any, tmp_path: Path) -> None:
+    path = finished.copy(tmp_path / "store")
+    name, find = manifest_place(path)
+    forge_json(name, lambda document: find(document).update(name="\x1b[2Jvalid\x9b"), path)
+    for command in ("inspect", "status", "validate", "repair"):
+        output = CliRunner().invoke(main, [command, str(path)]).output
+        assert output
+        assert not {"\x1b", "\x9b"} & set(output)
 
 
 # Whatever else: the parsers of small files, given anything
