@@ -9,6 +9,7 @@ import click
 
 from . import options, render
 from .params import StoreType, ValueStepType
+from .printable import printable
 from .progress import show_conversion
 
 
@@ -88,5 +89,7 @@ def convert(
             workers=workers,
             observer=observer,
         )
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else render.conversion_report(report))
+    click.echo(
+        json.dumps(report.to_json(), indent=2) if as_json else printable(render.conversion_report(report))
+    )
     ctx.exit(1 if report.without_label else 0)

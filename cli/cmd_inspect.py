@@ -10,6 +10,7 @@ import click
 
 from . import options, render
 from .params import require_outside
+from .printable import printable
 
 if TYPE_CHECKING:
     from relabel_store.images.source import ImageSource
@@ -48,14 +49,18 @@ def inspect(
     opened = open_store(store)
     if sample_id is None:
         summary = summarize(opened)
-        click.echo(json.dumps(summary.to_json(), indent=2) if as_json else render.store_summary(summary))
+        click.echo(
+            json.dumps(summary.to_json(), indent=2) if as_json else printable(render.store_summary(summary))
+        )
         return
     sample = summarize_sample(opened, sample_id)
     if plot is not None and images is not None:
         from relabel_store.images.recognise import open_images
 
         _plot(opened, sample_id, open_images(images, beside=store), plot)
-    click.echo(json.dumps(sample.to_json(), indent=2) if as_json else render.sample_summary(sample, plot))
+    click.echo(
+        json.dumps(sample.to_json(), indent=2) if as_json else printable(render.sample_summary(sample, plot))
+    )
 
 
 def _plot(store: LabelStore, sample_id: str, source: ImageSource, plot: Path) -> None:

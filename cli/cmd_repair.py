@@ -10,6 +10,7 @@ import click
 
 from . import options, render
 from .main import EXIT_NO
+from .printable import printable
 
 
 @click.command()
@@ -71,5 +72,5 @@ def repair(
             workers=workers,
             observer=observer,
         )
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else render.repair_report(report))
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else printable(render.repair_report(report)))
     ctx.exit(0 if report.is_whole else EXIT_NO)

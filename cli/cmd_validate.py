@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options, report_text
+from .printable import printable
 
 if TYPE_CHECKING:
     from relabel_store.images.source import ImageSource
@@ -93,7 +94,7 @@ def validate(
         else:
             stages = [] if images is None else _stages_of_images(images, recompute, teacher, weights)
             report = _validate_store(store, level, stages, observer)
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else report_text.render(report))
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else printable(report_text.render(report)))
     ctx.exit(1 if report.has_errors(strict=strict) else 0)
 
 

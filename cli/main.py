@@ -12,6 +12,8 @@ import click
 from relabel_store.errors import OptionError, RelabelStoreError
 from relabel_store.version import __version__
 
+from .printable import printable
+
 EXIT_NO = 1  # the answer is no: an invalid store, images without a label
 EXIT_COULD_NOT = 3
 
@@ -55,7 +57,7 @@ class _LazyGroup(click.Group):
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(printable(f"Error: {message}"), err=True)
     sys.exit(EXIT_COULD_NOT)
 
 

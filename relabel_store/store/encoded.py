@@ -152,6 +152,8 @@ class EncodedStore(LabelStore):
             return self._read_present(name) if entry is None else read_verified(self.files, name, entry)
         if entry is not None:
             require_entry(self.files, name, entry)
+        elif self.files.size(name) is None:  # also where it is a pipe, at which Arrow would wait
+            raise _missing(name)
         return self.files.path / name
 
     def _read_facts(self) -> dict[int, pa.Table | None]:
@@ -171,7 +173,7 @@ class EncodedStore(LabelStore):
         try:
             return self.files.read(name)
         except FileNotFoundError:
-            raise DamagedFileError(f"store file {name!r}: missing; restore it from a copy") from None
+            raise _missing(name) from None
 
     def _read_samples(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the table of its file, after comparing its rows with those of the store."""
@@ -312,6 +314,10 @@ class EncodedStore(LabelStore):
                 f"{', '.join(map(repr, sorted(expected)))} as the manifest says; build the part again"
             )
         return listed[name]
+
+
+def _missing(name: str) -> DamagedFileError:
+    return DamagedFileError(f"store file {name!r}: missing; restore it from a copy")
 
 
 def _require_all_parts(completion: Completion, manifest: Manifest) -> None:

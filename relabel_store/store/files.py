@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,11 +25,10 @@ class FileEntry:
         return cls(len(data), hashlib.sha256(data).hexdigest())
 
     @classmethod
-    def of_file(cls, path: Path) -> FileEntry:
-        """Return the entry of a file on disk, read in pieces."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-            return cls(file.tell(), digest.hexdigest())
+    def of_file(cls, file: BufferedReader) -> FileEntry:
+        """Return the entry of a file that was just opened, read in pieces."""
+        digest = hashlib.file_digest(file, "sha256")
+        return cls(file.tell(), digest.hexdigest())
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry as JSON types."""
@@ -199,6 +199,7 @@ def require_entry(files: StoreFiles, name: str, entry: FileEntry) -> None:
     DamagedFileError
         It is missing, or its size or content is another.
     """
+    _require_local_size(files, name, entry)
     try:
         found = files.entry(name)
     except FileNotFoundError:
@@ -231,6 +232,7 @@ def read_verified(files: StoreFiles, name: str, entry: FileEntry) -> bytes:
     DamagedFileError
         It is missing, or its size or content is another.
     """
+    _require_local_size(files, name, entry)
     try:
         data = files.read(name)
     except FileNotFoundError:
@@ -239,6 +241,16 @@ def read_verified(files: StoreFiles, name: str, entry: FileEntry) -> bytes:
         ) from None
     require_same(name, FileEntry.of_bytes(data), entry)
     return data
+
+
+def _require_local_size(files: StoreFiles, name: str, entry: FileEntry) -> None:
+    """Check the size of a file on this host, before all that it claims to be is read.
+
+    Over a network that would be one more request a file, and what is read there is as large as it says.
+    """
+    size = None if files.path is None else files.size(name)
+    if size is not None and size != entry.size_bytes:
+        require_same(name, FileEntry(size, ""), entry)
 
 
 def require_same(name: str, found: FileEntry, expected: FileEntry) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
-from relabel_store.errors import FormatError, TargetExistsError
+from relabel_store import spec
+from relabel_store.errors import DamagedFileError, FormatError, TargetExistsError
 from relabel_store.store.disk import explaining
 from relabel_store.store.files import FileEntry, FileStamp, require_plain_name
 
 PARTIAL_SUFFIX = ".partial"
+LARGEST_DOCUMENT_BYTES = 512 * 2**20  # complete.json of 300,000 parts has 100 MB
+# What a name answers that leads to no file: folders, links in circles, sockets, names no file can have.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True)
@@ -29,28 +36,47 @@ class LocalFiles:
         return str(self.path)
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file."""
-        try:
-            return (self.path / name).read_bytes()
-        except (NotADirectoryError, IsADirectoryError) as error:
-            raise FileNotFoundError(error.errno, error.strerror, error.filename) from None
+        """Return the content of a file.
+
+        Raises
+        ------
+        DamagedFileError
+            It describes the store, and is larger than any such file: a sparse one claims a terabyte and takes a
+            kilobyte.
+        """
+        with _open_regular(self.path / name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if _is_description(name) and size > LARGEST_DOCUMENT_BYTES:
+                raise DamagedFileError(
+                    f"store file {name!r}: {size} bytes, expected at most {LARGEST_DOCUMENT_BYTES}, which is more than "
+                    "any such file has; restore it from a copy"
+                )
+            return file.read()
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        """Yield names and contents, in the order asked; None where there is no such file."""
+        """Yield names and contents, in the order asked; None where there is no such file, nothing of one too large."""
         for name in names:
             try:
                 yield name, self.read(name)
             except FileNotFoundError:
                 yield name, None
+            except DamagedFileError:
+                yield name, b""
 
     def entry(self, name: str) -> FileEntry:
         """Return size and digest of a file, read in pieces."""
-        return FileEntry.of_file(self.path / name)
+        with _open_regular(self.path / name) as file:
+            return FileEntry.of_file(file)
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, or None where there is none of this name."""
-        path = self.path / name
-        return path.stat().st_size if path.is_file() else None
+        try:
+            found = (self.path / name).stat()
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, in place of the one of its name."""
@@ -124,6 +150,37 @@ class LocalFiles:
         if self.path.is_dir():
             return "a directory that holds no label store"
         return "not a directory" if self.path.exists() else "nothing"
+
+
+def _is_description(name: str) -> bool:
+    """Tell whether a file is read whole before anything is known of its size: JSON, and facts of a part."""
+    return name.endswith(".json") or name.startswith(f"{spec.JOURNAL_DIR}/part-")
+
+
+def _open_regular(path: Path) -> BufferedReader:
+    """Open a file to read it; a pipe, a device or a folder in its place is as good as none.
+
+    In a store from strangers there may be any of them, and who reads a pipe waits without end.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    """
+    try:
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - whoever asked closes it
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileNotFoundError(errno.ENOENT, "neither a file nor a folder", str(path))
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # for somebody who writes into a pipe
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -40,7 +40,7 @@ def check_completion_fields(evidence: Evidence) -> Iterator[Problem]:
         return
     document = evidence.completion_document
     if document is None:
-        size = len(evidence.completion_data)
+        size = evidence.size(spec.COMPLETE_FILE)
         yield Problem(
             _FILE, f"{size} bytes that are no JSON object", "the record of a finished store", _RESTORE
         )

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from relabel_store import spec
 from relabel_store.canonical import has_own_digest, read_json
+from relabel_store.errors import DamagedFileError
 from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.journal import PartRecord
 
@@ -22,19 +23,17 @@ def is_below(name: str) -> bool:
 
 
 def read_regular(files: StoreFiles, name: str) -> bytes | None:
-    """Return the content of a file, or None where there is none; a pipe or a device would never end."""
-    if files.path is not None and files.size(name) is None:
-        return None
+    """Return the content of a file, or None where there is none; of one larger than any of its kind, nothing."""
     try:
         return files.read(name)
     except FileNotFoundError:
         return None
+    except DamagedFileError:
+        return b""
 
 
 def entry_of_regular(files: StoreFiles, name: str) -> FileEntry | None:
-    """Return size and digest of a file, or None where there is none, as for `read_regular`."""
-    if files.path is not None and files.size(name) is None:
-        return None
+    """Return size and digest of a file, or None where there is none."""
     try:
         return files.entry(name)
     except FileNotFoundError:

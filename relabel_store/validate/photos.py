@@ -33,6 +33,7 @@ _FITTING = {
 }
 _MIN_OWN = 100  # photos, before anything is made of maps that do not fit them
 _OWN_Z = 2.0  # real maps of 100 real photos reach 7 and more
+_MIN_OWN_CELLS = 25  # 200 real photos: z = 0.1 at 3x3 cells, 2.4 at 4x4, 5.5 at 5x5, 7.0 at 7x7
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,10 @@ class _Photos:
             findings.skip("part of the photos that the maps cover", why)
         elif recorded not in _FITTING[coverage.verdict]:
             yield from check_coverage(place, coverage, recorded)
+        n_rows, n_cols = self.manifest.label_map.grid
+        if n_rows * n_cols < _MIN_OWN_CELLS:
+            findings.skip("maps against other photos", f"{n_rows}x{n_cols} cells are too few to tell")
+            return
         own = compare_with_others(indices, values, colours)
         if own.photos >= _MIN_OWN and own.z < _OWN_Z and orientation.verdict is None:
             yield from check_own_photos(place, own.z, own.photos)

@@ -13,8 +13,9 @@ from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
 
 _TRACES = {
+    # `+` after `?`: what was matched is kept, so that a long text of such words takes no longer than it is long.
     "a URL with credentials": re.compile(
-        r"://[^/\s@]*@|[?&][\w-]*(?:token|signature|secret|passw|key)[\w-]*=", re.I
+        r"://[^/\s@]*@|[?&](?=[\w-]*(?:token|signature|secret|passw|key))[\w-]*+=", re.I
     ),
     # From the first character on, or at least two folders deep and not the path of a URL.
     "an absolute path": re.compile(

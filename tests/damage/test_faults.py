@@ -317,7 +317,7 @@ def require_whole(path: Path, choices: list[LabelMaps]) -> None:
     """Check that a finished store lists what is there, and that each part holds the labels of one writer."""
     completion = read_completion(LocalFiles(path))
     assert completion is not None
-    found = {name: FileEntry.of_file(path / name) for name in file_digests(path)}
+    found = {name: FileEntry.of_bytes((path / name).read_bytes()) for name in file_digests(path)}
     found.pop("complete.json")
     assert found == completion.files
     store = open_store(path)

@@ -21,9 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
+from relabel_store.cli.main import main
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, with_digest
@@ -41,6 +43,8 @@ from relabel_store.store.writer import StoreWriter
 from relabel_store.store.zarr_v1 import declared_size
 from relabel_store.testing import make_manifest, make_store
 from relabel_store.testing.damage import forge_file, forge_json, manifest_place
+from relabel_store.testing.probe import ask_every_reader
+from relabel_store.validate.run import validate_store
 
 MEMORY_BYTES = 512 * 2**20
 TIME_S = 20
@@ -156,6 +160,38 @@ def test_a_completion_that_lists_such_a_name_is_refused(finished: Any, tmp_path:
     )
     with pytest.raises(FormatError, match=r"complete\.json"):
         open_store(path)
+
+
+# What is no file
+
+
+def in_place_of(path: Path, what: str) -> None:
+    """Put something in the place of a file that is none, or is much larger than what it takes on disk."""
+    if what != "a sparse file":
+        path.unlink()
+    if what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.truncate(path, 2**40)
+
+
+@pytest.mark.parametrize("what", ["a pipe", "a device", "a sparse file"])
+def test_what_stands_in_place_of_a_file_is_not_waited_for(victim: Any, tmp_path: Path, what: str) -> None:
+    names = [path.relative_to(victim.path) for path in sorted(victim.path.rglob("*")) if path.is_file()]
+
+    def ask() -> list[tuple[str, object]]:
+        wrong: list[tuple[str, object]] = []
+        for name in names:
+            path = victim.copy(tmp_path / "store")
+            in_place_of(path / name, what)
+            answers = ask_every_reader(path, tmp_path / "cache", victim.truth)
+            wrong += [(str(name), problem) for problem in (*answers.wrong, *answers.leaked)]
+            wrong += [] if validate_store(path).has_errors() else [(str(name), "not found")]
+        return wrong
+
+    assert within_limits(ask) == "returned []"
 
 
 # Shapes that are only claimed
@@ -336,6 +372,16 @@ def test_a_header_of_thousands_of_millions_of_pixels_is_a_bad_image(width: int, 
         lambda: decode_image(png_of(width, height), size=(32, 32), interpolation=Interpolation.BILINEAR)
     )
     assert answer.startswith("BadImageError: ")
+
+
+def test_control_characters_of_a_store_do_not_reach_the_terminal(finished: Any, tmp_path: Path) -> None:
+    path = finished.copy(tmp_path / "store")
+    name, find = manifest_place(path)
+    forge_json(name, lambda document: find(document).update(name="\x1b[2Jvalid\x9b"), path)
+    for command in ("inspect", "status", "validate", "repair"):
+        output = CliRunner().invoke(main, [command, str(path)]).output
+        assert output
+        assert not {"\x1b", "\x9b"} & set(output)
 
 
 # Whatever else: the parsers of small files, given anything

@@ -18,7 +18,8 @@ def test_the_entry_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) -> 
     data = bytes(size)
     (tmp_path / "file").write_bytes(data)
     expected = FileEntry(size, hashlib.sha256(data).hexdigest())
-    assert FileEntry.of_file(tmp_path / "file") == FileEntry.of_bytes(data) == expected
+    with (tmp_path / "file").open("rb") as file:
+        assert FileEntry.of_file(file) == FileEntry.of_bytes(data) == expected
 
 
 def test_an_entry_survives_json() -> None:

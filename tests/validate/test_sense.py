@@ -58,7 +58,7 @@ def write_store(
     n = len(folder)
     absent = AbsentRule.ZERO if rest is None else AbsentRule.REST
     manifest = make_manifest(
-        n, grid=(SIDE, SIDE), k=2, num_classes=CLASSES, shard_rows=32, chunk_rows=16, absent=absent
+        n, grid=indices.shape[2:], k=2, num_classes=CLASSES, shard_rows=32, chunk_rows=16, absent=absent
     )
     ids = [f"{NAMES[of]}/{row:04d}" for row, of in enumerate(folder)]
     manifest = replace(
@@ -246,6 +246,20 @@ def test_maps_of_other_photos_are_found_out(rng: np.random.Generator, tmp_path: 
     report = look(tmp_path)
     assert report.ids == ("RS813",)
     assert report.skipped[0].why == "undecided on 120 photos"
+
+
+def test_maps_of_few_cells_are_not_said_to_be_of_other_photos(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    folder, indices, values = make_maps(rng)
+    write_photos(tmp_path / "photos", folder, indices[:, 0])
+    other = np.random.default_rng(3).permutation(N)
+    write_store(tmp_path / "s", folder, indices[other][..., :3, :3], values[other][..., :3, :3])
+    report = look(tmp_path)
+    assert "RS813" not in report.ids
+    assert ("maps against other photos", "3x3 cells are too few to tell") in [
+        (skipped.what, skipped.why) for skipped in report.skipped
+    ]
 
 
 def test_few_photos_leave_it_undecided_and_unreadable_ones_unchecked(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def traces_in(valid_store: Callable[[str], Path]) -> Callable[[Any], list[str]]:
 def test_a_trace_is_found(traces_in: Callable[[Any], list[str]], text: str, kind: str):
     (found,) = traces_in({"deep": [text]})
     assert found.startswith(f"{kind}: ")
+
+
+@pytest.mark.parametrize("text", ["?" + "token" * 60_000, "?" + "secret-" * 40_000, "?a" * 100_000], ids=len)
+def test_a_long_text_is_looked_through_once(traces_in: Callable[[Any], list[str]], text: str):
+    start = time.perf_counter()
+    assert traces_in(text) == []
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize("secret", ["https://alice:s3cr3t@example.org/x", "s3://b/x?token=s3cr3t&a=b"])
