@@ -88,6 +88,19 @@ def test_a_reader_of_an_unfinished_store_takes_neither_manifest_nor_samples_on_t
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_manifest_that_names_another_encoding_is_what_is_damaged(unfinished: Any, encoding: str) -> None:
+    path = unfinished.path / encoding_of(unfinished.manifest).manifest_file
+    text = path.read_text()
+    for other in ENCODINGS.keys() - {encoding}:
+        path.write_text(text.replace(f'"name":"{encoding}"', f'"name":"{other}"'))
+        assert path.read_text() != text
+        with pytest.raises(FormatError, match=f"store file '{path.relative_to(unfinished.path)}'"):
+            open_store(unfinished.path).read_rows([0])
+        with pytest.raises(FormatError, match=f"store file '{path.relative_to(unfinished.path)}'"):
+            StoreWriter.resume(unfinished.path)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_store_that_is_opened_again_is_read_as_before(finished: Any, encoding: str) -> None:
     StoreWriter.resume(finished.path).drop_parts([1])
     found = open_store(finished.path).read_rows(range(4))
