@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from relabel_store.convert.array_files import open_npy
-from relabel_store.convert.foreign_manifest import foreign_manifest, known_classes
-from relabel_store.convert.foreign_maps import damaged_rows, encode_part
-from relabel_store.convert.given_samples import samples_of_ids
+from relabel_store.convert.sources.array_files import open_npy
+from relabel_store.convert.sources.foreign_manifest import foreign_manifest, known_classes
+from relabel_store.convert.sources.foreign_maps import damaged_rows, encode_part
+from relabel_store.convert.sources.given_samples import samples_of_ids
 from relabel_store.errors import LabelSourceError
 from relabel_store.labels.topk import top_k
 from relabel_store.manifest import AbsentRule

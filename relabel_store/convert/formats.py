@@ -19,14 +19,14 @@ TARGET_GROUP = "relabel_store.label_targets"
 # A module each. One of a source has `recognise(location) -> bool` and `open_source(location, options)`, one of a
 # target `SUFFIXES` and `open_target(path)`; docs/how-to/new-format.md says what they promise. Recognised in this order.
 _SOURCES: dict[str, str] = {
-    "store": "relabel_store.convert.stores",
-    "npz": "relabel_store.convert.npz",
-    "npy": "relabel_store.convert.npy_folder",
-    "fkd": "relabel_store.convert.fkd",
-    "dataset-dr": "relabel_store.convert.dataset_dr",
-    "tinyvit": "relabel_store.convert.tinyvit",
-    "token-labeling": "relabel_store.convert.token_labeling",
-    "relabel": "relabel_store.convert.relabel",
+    "store": "relabel_store.convert.sources.stores",
+    "npz": "relabel_store.convert.sources.npz",
+    "npy": "relabel_store.convert.sources.npy_folder",
+    "fkd": "relabel_store.convert.sources.fkd",
+    "dataset-dr": "relabel_store.convert.sources.dataset_dr",
+    "tinyvit": "relabel_store.convert.sources.tinyvit",
+    "token-labeling": "relabel_store.convert.sources.token_labeling",
+    "relabel": "relabel_store.convert.sources.relabel",
 }
 _TARGETS: dict[str, str] = {
     "relabel": "relabel_store.convert.targets.relabel",
@@ -113,7 +113,7 @@ def target_maker(name: str) -> Callable[[Path], LabelTarget]:
 
 
 def _why_none(location: Location) -> str:
-    from relabel_store.convert.trees import problem_of
+    from relabel_store.convert.sources.trees import problem_of
 
     what, problem = f"labels {str(location)!r}: ", problem_of(location)
     reason = "; name its form with --from" if problem is None else f": {problem.removeprefix(what)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relabel_store.convert.into_files import Outcome, convert_into_files
-from relabel_store.convert.stores import StoreSource
+from relabel_store.convert.sources.stores import StoreSource
 from relabel_store.errors import OptionError, SettingsChangedError, StoreBusyError, TargetExistsError
 from relabel_store.labels.values import ValueStep
 from relabel_store.store.journal import BadImage

@@ -8,7 +8,7 @@ import pytest
 from relabel_store import spec
 from relabel_store.convert.into_store import convert_into_store
 from relabel_store.convert.run import convert
-from relabel_store.convert.stores import StoreSource
+from relabel_store.convert.sources.stores import StoreSource
 from relabel_store.errors import SettingsChangedError, StoreBusyError, TargetExistsError
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import Compression, Encoding

@@ -21,7 +21,7 @@ from relabel_store.convert.into_files import convert_into_files
 from relabel_store.convert.into_store import convert_into_store
 from relabel_store.convert.observer import ConversionObserver
 from relabel_store.convert.source import LabelSource
-from relabel_store.convert.stores import StoreSource
+from relabel_store.convert.sources.stores import StoreSource
 from relabel_store.errors import NotEnoughSpaceError, NotWritableError, RelabelStoreError, TargetExistsError
 from relabel_store.labels.maps import LabelMaps
 from relabel_store.manifest import Encoding, Manifest

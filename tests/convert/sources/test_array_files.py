@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 
-from relabel_store.convert.array_files import open_npy, read_header
+from relabel_store.convert.sources.array_files import open_npy, read_header
 from relabel_store.errors import LabelSourceError
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from relabel_store.convert.given_samples import read_sample_table, samples_of_ids
+from relabel_store.convert.sources.given_samples import read_sample_table, samples_of_ids
 from relabel_store.errors import LabelSourceError
 from relabel_store.store.journal import BadImage
 

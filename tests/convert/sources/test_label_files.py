@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relabel_store.convert import label_files
-from relabel_store.convert.label_files import find_tar, first_files, open_label_files, read_each
+from relabel_store.convert.sources import label_files
+from relabel_store.convert.sources.label_files import find_tar, first_files, open_label_files, read_each
 from relabel_store.errors import LabelSourceError
 from relabel_store.images.names import Wanted
 

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relabel_store.convert import relabel, token_labeling, trees
 from relabel_store.convert.run import convert
 from relabel_store.convert.source import SourceOptions
+from relabel_store.convert.sources import relabel, token_labeling, trees
 from relabel_store.errors import LabelSourceError, NoLabelError, OptionError, TeacherError
 from relabel_store.labels.topk import sort_ranks
 from relabel_store.labels.values import ValueStep

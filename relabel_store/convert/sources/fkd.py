@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
-from relabel_store.convert.file_words import words_in
 from relabel_store.convert.source import Location, SourceOptions
+from relabel_store.convert.sources.file_words import words_in
 from relabel_store.errors import LabelSourceError
 from relabel_store.store.location import is_url
 

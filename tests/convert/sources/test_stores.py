@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relabel_store import spec
 from relabel_store.convert.run import convert
 from relabel_store.convert.source import SourceOptions
-from relabel_store.convert.stores import StoreSource, open_source, recognise
+from relabel_store.convert.sources.stores import StoreSource, open_source, recognise
 from relabel_store.errors import NoLabelError, OptionError, UnfinishedStoreError
 from relabel_store.labels.topk import is_sorted
 from relabel_store.labels.values import ValueStep

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from relabel_store.convert import dataset_dr, fkd, formats, npy_folder, npz, tinyvit
-from relabel_store.convert.file_words import words_in
+from relabel_store.convert import formats
 from relabel_store.convert.source import SourceOptions
+from relabel_store.convert.sources import dataset_dr, fkd, npy_folder, npz, tinyvit
+from relabel_store.convert.sources.file_words import words_in
 from relabel_store.errors import LabelSourceError
 
 FORMS = {"fkd": fkd, "dataset-dr": dataset_dr, "tinyvit": tinyvit}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relabel_store.convert import join as joining
-from relabel_store.convert import relabel, token_labeling
-from relabel_store.convert.join import join_images
 from relabel_store.convert.run import convert
 from relabel_store.convert.source import SourceOptions
+from relabel_store.convert.sources import join as joining
+from relabel_store.convert.sources import relabel, token_labeling
+from relabel_store.convert.sources.join import join_images
 from relabel_store.errors import JoinError
 from relabel_store.labels.orientation import Symmetry
 from relabel_store.store.reader import open_store

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relabel_store.convert.foreign_maps import (
+from relabel_store.convert.sources.foreign_maps import (
     are_probabilities,
     damaged_rows,
     encode_part,

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from relabel_store import spec
 from relabel_store.class_names import read_class_names
-from relabel_store.convert.foreign_maps import (
+from relabel_store.convert.source import Location, SourceOptions, encode_scores, facts_of
+from relabel_store.convert.sources.foreign_maps import (
     MAX_NEGATIVE_FRACTION,
     Reasons,
     examine_maps,
     negative_fraction,
     require_logits,
 )
-from relabel_store.convert.join import ImageJoin, join_images
-from relabel_store.convert.label_files import LabelFiles, first_files, open_label_files, read_each
-from relabel_store.convert.source import Location, SourceOptions, encode_scores, facts_of
+from relabel_store.convert.sources.join import ImageJoin, join_images
+from relabel_store.convert.sources.label_files import LabelFiles, first_files, open_label_files, read_each
 from relabel_store.convert.torch_file import Tensor, read_tensor
 from relabel_store.errors import FormatError, LabelSourceError, OptionError
 from relabel_store.images.names import Wanted

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relabel_store.convert import npz_members
-from relabel_store.convert.npz_members import member_names, open_members
+from relabel_store.convert.sources import npz_members
+from relabel_store.convert.sources.npz_members import member_names, open_members
 from relabel_store.errors import LabelSourceError, NotEnoughSpaceError
 
 

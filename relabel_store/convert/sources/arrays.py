@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from relabel_store.class_names import read_class_names
-from relabel_store.convert.array_files import ArrayFile
-from relabel_store.convert.foreign_manifest import foreign_manifest
-from relabel_store.convert.foreign_maps import (
+from relabel_store.convert.source import SourceOptions
+from relabel_store.convert.sources.array_files import ArrayFile
+from relabel_store.convert.sources.foreign_manifest import foreign_manifest
+from relabel_store.convert.sources.foreign_maps import (
     Reasons,
     encode_part,
     examine_maps,
@@ -19,10 +20,9 @@ from relabel_store.convert.foreign_maps import (
     require_logits,
     rest_of,
 )
-from relabel_store.convert.given_samples import GivenSamples
-from relabel_store.convert.join import ImageJoin, join_images
-from relabel_store.convert.npz_members import ScratchFolder
-from relabel_store.convert.source import SourceOptions
+from relabel_store.convert.sources.given_samples import GivenSamples
+from relabel_store.convert.sources.join import ImageJoin, join_images
+from relabel_store.convert.sources.npz_members import ScratchFolder
 from relabel_store.errors import LabelSourceError
 from relabel_store.labels.topk import FloatArray, IndexArray
 from relabel_store.labels.values import ValueStep

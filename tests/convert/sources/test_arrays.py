@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from relabel_store.convert import formats
-from relabel_store.convert.array_files import open_npy
-from relabel_store.convert.arrays import ArraySource, GivenClasses
-from relabel_store.convert.given_samples import samples_of_ids
 from relabel_store.convert.run import convert
 from relabel_store.convert.source import SourceOptions
+from relabel_store.convert.sources.array_files import open_npy
+from relabel_store.convert.sources.arrays import ArraySource, GivenClasses
+from relabel_store.convert.sources.given_samples import samples_of_ids
 from relabel_store.errors import AbsentRuleError, JoinError, LabelSourceError
 from relabel_store.labels.topk import is_sorted, top_k
 from relabel_store.labels.values import ValueStep
@@ -369,7 +369,7 @@ def test_only_the_rows_of_a_part_are_read(tmp_path, rng, monkeypatch) -> None:
 
 
 def test_the_guides_arrays_are_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "convert.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[3] / "docs" / "how-to" / "convert.md").read_text(encoding="utf-8")
     block = next(
         found
         for found in re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)

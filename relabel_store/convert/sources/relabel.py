@@ -8,7 +8,7 @@ teacher saw, and how, is not said anywhere.
 from __future__ import annotations
 
 from relabel_store.convert.source import Location, SourceOptions
-from relabel_store.convert.trees import TreeForm, TreeSource, open_tree
+from relabel_store.convert.sources.trees import TreeForm, TreeSource, open_tree
 from relabel_store.manifest import Geometry, Resize
 
 FORM = TreeForm(

@@ -8,7 +8,7 @@ each location. How large the square was (``--crop-pct``), and how many pixels, i
 from __future__ import annotations
 
 from relabel_store.convert.source import Location, SourceOptions
-from relabel_store.convert.trees import TreeForm, TreeSource, open_tree
+from relabel_store.convert.sources.trees import TreeForm, TreeSource, open_tree
 from relabel_store.manifest import Geometry, Resize
 
 FORM = TreeForm(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relabel_store.convert.array_files import open_npy
-from relabel_store.convert.arrays import INDICES, NAMES, VALUES, ArraySource, GivenClasses
-from relabel_store.convert.given_samples import TABLE_NAMES, read_sample_table
 from relabel_store.convert.source import Location, SourceOptions
+from relabel_store.convert.sources.array_files import open_npy
+from relabel_store.convert.sources.arrays import INDICES, NAMES, VALUES, ArraySource, GivenClasses
+from relabel_store.convert.sources.given_samples import TABLE_NAMES, read_sample_table
 from relabel_store.errors import LabelSourceError
 from relabel_store.store.location import is_url
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from relabel_store.convert.array_files import ArrayFile
-from relabel_store.convert.arrays import INDICES, LOGSUMEXP, NAMES, REST, VALUES, ArraySource, GivenClasses
-from relabel_store.convert.given_samples import samples_of_ids
-from relabel_store.convert.npz_members import ScratchFolder, member_names, open_members
 from relabel_store.convert.source import Location, SourceOptions
+from relabel_store.convert.sources.array_files import ArrayFile
+from relabel_store.convert.sources.arrays import (
+    INDICES,
+    LOGSUMEXP,
+    NAMES,
+    REST,
+    VALUES,
+    ArraySource,
+    GivenClasses,
+)
+from relabel_store.convert.sources.given_samples import samples_of_ids
+from relabel_store.convert.sources.npz_members import ScratchFolder, member_names, open_members
 from relabel_store.errors import LabelSourceError
 from relabel_store.manifest import AbsentRule
 from relabel_store.store.location import is_url

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from relabel_store.convert.array_files import ArrayFile, open_npy, read_header, require_length
+from relabel_store.convert.sources.array_files import ArrayFile, open_npy, read_header, require_length
 from relabel_store.errors import LabelSourceError, NotEnoughSpaceError
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a member, before its name and extra field
