@@ -14,7 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from relabel_store.convert.run import ConversionReport
-    from relabel_store.generate.build import BuildReport
+    from relabel_store.generate.build_report import BuildReport
     from relabel_store.generate.catalog import CatalogEntry
     from relabel_store.generate.forecast import Forecast
     from relabel_store.generate.profile import Profile

@@ -9,7 +9,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from relabel_store.errors import MissingDependencyError, TargetExistsError
-from relabel_store.generate.build import BuildReport, build
+from relabel_store.generate.build import build
+from relabel_store.generate.build_report import BuildReport
 from relabel_store.generate.observer import BuildObserver
 from relabel_store.images.recognise import open_images
 from relabel_store.overlay import draw_sample, save_picture

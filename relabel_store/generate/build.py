@@ -6,23 +6,20 @@ import contextlib
 import functools
 import logging
 import os
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from relabel_store import spec
-from relabel_store.errors import NotEnoughSpaceError, OptionError, TeacherError
+from relabel_store.errors import OptionError, TeacherError
 from relabel_store.generate.arithmetic import fixed_arithmetic
-from relabel_store.generate.batch_size import best_batch_size
+from relabel_store.generate.build_options import BuildOptions, Engine, OnBadImage
+from relabel_store.generate.build_report import BuildReport
+from relabel_store.generate.describe import describe_build
 from relabel_store.generate.device import (
-    CPU_BATCH,
-    best_precision,
     choose_device,
     choose_devices,
     default_workers,
@@ -30,7 +27,7 @@ from relabel_store.generate.device import (
 from relabel_store.generate.engines.devices import build_shares
 from relabel_store.generate.engines.job import LabelJob, load_by_name
 from relabel_store.generate.engines.local import label_locally
-from relabel_store.generate.forecast import Forecast, make_forecast
+from relabel_store.generate.forecast import make_forecast
 from relabel_store.generate.limit import open_limited
 from relabel_store.generate.load import planned_input_size
 from relabel_store.generate.observer import BuildObserver
@@ -38,27 +35,17 @@ from relabel_store.generate.part import PartLabeller
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.profile import Profile
 from relabel_store.generate.resume import require_same_images, require_same_labels
-from relabel_store.generate.scoring import Scorer
+from relabel_store.generate.room import free_bytes, require_room
 from relabel_store.generate.share import Share, hold_share
 from relabel_store.generate.target import require_apart
-from relabel_store.generate.teacher import Teacher, check_identity, compile_teacher, probe_grid
+from relabel_store.generate.teacher import Teacher, compile_teacher
 from relabel_store.generate.teacher_options import TeacherOptions
 from relabel_store.images.source import ImageSource, detached
 from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import (
     AbsentRule,
-    BuildInfo,
-    Dense,
-    Encoding,
-    Geometry,
-    ImagesInfo,
-    LabelSpec,
-    Layout,
     Manifest,
-    TeacherInfo,
 )
-from relabel_store.sample_ids import digest_of_ids
-from relabel_store.store.encodings import encoding_named_by
 from relabel_store.store.files import StoreFiles
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.location import open_files
@@ -69,153 +56,7 @@ from relabel_store.store.writer import StoreWriter
 
 log = logging.getLogger("relabel_store.build")
 
-# Measured at 15x15x5 in the exact form, the largest: 2,600 bytes a sample of 1,125 pairs; the sample table
-# takes 60 more with ImageNet's names.
-_BYTES_PER_PAIR = 2.5
-_BYTES_PER_SAMPLE = 200
 _USUAL_STRIDE = 32  # pixels a cell, of nearly every classifier
-
-
-class OnBadImage(StrEnum):
-    """What to do about an image that cannot be decoded."""
-
-    RECORD = "record"
-    STOP = "stop"
-    RETRY = "retry"  # record new ones, and try those again that an earlier run recorded
-
-
-class Engine(StrEnum):
-    """Who labels the parts."""
-
-    LOCAL = "local"  # this process, on one device
-    RAY = "ray"  # workers of a Ray cluster
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What a build may be told besides teacher, images and output.
-
-    Parameters
-    ----------
-    top_k
-        Classes kept a cell; at most the class count.
-    absent
-        None is ``zero``, with a look at the first batch.
-    name, licence, citation
-        Of the labels, for the manifest.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; for several at once ``cuda:all`` or a list with commas.
-    precision
-        None is bf16 on a GPU that has it, fp32 elsewhere.
-    batch_size, workers
-        Images a batch; processes that decode. None chooses by the device: on a GPU, the batch is the
-        largest that fits and still gains.
-    compile
-        Compile the teacher's features.
-    flip
-        Average each map with that of the mirror image, mirrored back.
-    encoding
-        How the store lies in files, ``zarr``, ``parquet`` or ``packed``; None asks the end of its name.
-    limit
-        Label only so many images, spread evenly over all of them.
-    ray_address, ray_workers
-        Of the cluster, None for one of this machine; parts at once, None for as many as fit.
-    dry_run
-        Label three batches, say what the build will take, and make no store.
-    """
-
-    top_k: int = spec.DEFAULT_K
-    value_step: ValueStep = field(default_factory=lambda: ValueStep(spec.DEFAULT_VALUE_STEP))
-    absent: AbsentRule | None = None
-    name: str | None = None
-    licence: str | None = None
-    citation: tuple[str, ...] = ()
-    device: str = "auto"
-    precision: Precision | None = None
-    batch_size: int | None = None
-    workers: int | None = None
-    compile: bool = False
-    flip: bool = False
-    encoding: str | None = None
-    shard_rows: int = spec.SHARD_ROWS
-    limit: int | None = None
-    on_bad_image: OnBadImage = OnBadImage.RECORD
-    share: Share = field(default_factory=Share)
-    engine: Engine = Engine.LOCAL
-    ray_address: str | None = None
-    ray_workers: int | None = None
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value, least in (
-            ("top_k", self.top_k, 1),
-            ("batch_size", self.batch_size, 1),
-            ("workers", self.workers, 0),
-            ("shard_rows", self.shard_rows, 1),
-            ("limit", self.limit, 1),
-            ("ray_workers", self.ray_workers, 1),
-        ):
-            if value is not None and value < least:
-                raise OptionError(f"{name}: {value}, expected at least {least}")
-        for name, text in (
-            ("name", self.name),
-            ("licence", self.licence),
-            ("citation", " ".join(self.citation)),
-        ):
-            if text is not None and not _is_utf8(text):
-                raise OptionError(f"{name}: {text!r}, expected text that is UTF-8")
-        if self.encoding is not None and self.encoding not in spec.ENCODING_VERSIONS:
-            raise OptionError(f"encoding: {self.encoding!r}, expected {' or '.join(spec.ENCODING_VERSIONS)}")
-        if self.shard_rows > spec.CHUNK_ROWS and self.shard_rows % spec.CHUNK_ROWS:
-            raise OptionError(
-                f"shard_rows: {self.shard_rows}, expected a multiple of {spec.CHUNK_ROWS}, the rows of a chunk, "
-                f"or at most {spec.CHUNK_ROWS}"
-            )
-        if self.engine is Engine.RAY and self.device not in ("auto", "cpu", "cuda"):
-            raise OptionError(
-                f"device: {self.device!r}, expected auto, cpu or cuda with engine 'ray', which assigns GPUs"
-            )
-        if self.engine is not Engine.RAY and (self.ray_address is not None or self.ray_workers is not None):
-            raise OptionError("ray_address, ray_workers: given without engine 'ray'")
-        if self.engine is Engine.RAY and self.dry_run:
-            raise OptionError(
-                "dry_run: with engine 'ray', expected 'local', because it times the device that it runs on; "
-                "leave the engine out, on a machine like a worker's: n of them take an n-th of the time"
-            )
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """How a build ended.
-
-    Parameters
-    ----------
-    location
-        Path or URL of the store.
-    is_complete
-        Whether the store is finished; a share may leave parts to the others.
-    labelled
-        Samples labelled by this run.
-    bad_images
-        Path and reason of every image of the store that has no label.
-    profile
-        Where the time of this run went, or of the batches of a dry run; None where nothing was left to label, or others
-        did it.
-    failed_parts
-        The parts that a cluster gave up, in order, why, and after how many attempts.
-    forecast
-        What the build will take, of a dry run that found something left to label.
-    """
-
-    location: str
-    manifest: Manifest
-    is_complete: bool
-    labelled: int
-    parts_left: int
-    bad_images: tuple[tuple[str, str], ...]
-    profile: Profile | None = None
-    failed_parts: tuple[FailedPart, ...] = ()
-    forecast: Forecast | None = None
 
 
 def build(
@@ -377,9 +218,8 @@ class _Build:
         source = open_limited(images, self.options.limit, self.files)
         self.observer.on_images(source)
         if not is_store(self.files):
-            self._require_space(
-                len(source), (size[0] // _USUAL_STRIDE, size[1] // _USUAL_STRIDE) if size else (15, 15)
-            )
+            grid = (size[0] // _USUAL_STRIDE, size[1] // _USUAL_STRIDE) if size else (15, 15)
+            require_room(self.files, self.options, len(source), grid)
         if self.options.dry_run:
             return self._look_ahead(teacher, source, devices)
         if len(devices) > 1:
@@ -392,7 +232,7 @@ class _Build:
         device = choose_device(self.options.device)
         loaded = load_by_name(teacher, self.teacher_options)
         loaded.to(device)
-        writer, missing = self._plan(self._describe(loaded, source, device), source)
+        writer, missing = self._plan(describe_build(loaded, source, device, self.options, self.files), source)
         if not missing:
             return self._report(writer, missing)
         labeller = self._labeller(loaded, source, writer, device)
@@ -410,7 +250,7 @@ class _Build:
         device = devices[0]
         loaded = load_by_name(teacher, self.teacher_options)
         loaded.to(device)
-        manifest = self._describe(loaded, source, device)
+        manifest = describe_build(loaded, source, device, self.options, self.files)
         self.observer.on_teacher(manifest.teacher)
         writer = self._open_writer(manifest, source)
         missing = set(writer.missing_parts())
@@ -431,7 +271,7 @@ class _Build:
                 parts_missing=len(missing),
                 workers=self._workers(device, sharing=len(devices)),
                 devices=len(devices),
-                free_bytes=self._free_bytes(),
+                free_bytes=free_bytes(self.files),
             )
         return replace(report, forecast=forecast, profile=labeller.profile)
 
@@ -548,97 +388,6 @@ class _Build:
             failed_parts=failed,
         )
 
-    def _require_space(self, samples: int, grid: tuple[int, int]) -> None:
-        pairs = self.options.top_k * grid[0] * grid[1]
-        needed = int(samples * (pairs * _BYTES_PER_PAIR + _BYTES_PER_SAMPLE))
-        free = self._free_bytes()
-        if free is not None and free < needed and not self.options.dry_run:  # which says how much it would be
-            raise NotEnoughSpaceError(
-                f"output {self.files.location!r}: {free / 1e6:,.1f} MB free, about {needed / 1e6:,.1f} MB needed for "
-                f"{samples} images at {grid[0]}x{grid[1]} cells and top {self.options.top_k}; free some or use --limit"
-            )
-
-    def _free_bytes(self) -> int | None:
-        """Return the room where the store lies or will lie; None in an object store."""
-        path = self.files.path
-        if path is None:
-            return None
-        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-        return shutil.disk_usage(existing).free
-
-    def _describe(self, teacher: Teacher, source: ImageSource, device: torch.device) -> Manifest:
-        """Return the manifest that a new build with these arguments begins with."""
-        options, facts = self.options, teacher.facts
-        if options.top_k > facts.num_classes:
-            raise OptionError(
-                f"top_k: {options.top_k}, expected at most {facts.num_classes}, the teacher's class count"
-            )
-        precision = options.precision or best_precision(device)
-        error = check_identity(teacher, device)
-        grid = probe_grid(teacher, device)
-        if not is_store(self.files):
-            self._require_space(len(source), grid)
-        chunk_rows = min(spec.CHUNK_ROWS, options.shard_rows)
-        whole_chunks = -(-len(source) // chunk_rows) * chunk_rows
-        return Manifest(
-            name=options.name or f"{source.name}, {facts.name}",
-            licence=options.licence,
-            citation=options.citation,
-            num_samples=len(source),
-            label_map=LabelSpec(
-                grid=grid,
-                k=options.top_k,
-                num_classes=facts.num_classes,
-                value_step=options.value_step.to_json(),
-                absent=options.absent or AbsentRule.ZERO,
-            ),
-            classes=facts.classes,
-            geometry=Geometry(
-                input_size=facts.input.size,
-                interpolation=facts.input.interpolation.value,
-                mean=facts.input.mean,
-                std=facts.input.std,
-            ),
-            teacher=TeacherInfo(
-                name=facts.name,
-                architecture=facts.architecture,
-                tag=facts.tag,
-                weights=facts.weights,
-                dense=Dense(facts.dense_kind, error, facts.dense_head),
-                precision=precision.value,
-                device=device.type,
-                versions=_versions(),
-                flip=options.flip,
-            ),
-            images=ImagesInfo(
-                source.name, source.kind, len(source), digest_of_ids(source.sample_ids), source.order
-            ),
-            layout=Layout(shard_rows=min(options.shard_rows, whole_chunks), chunk_rows=chunk_rows),
-            encoding=Encoding.of(options.encoding or encoding_named_by(self.files.location)),
-            build=BuildInfo(
-                batch_size=options.batch_size or self._best_batch_size(teacher, device, precision),
-                threads=torch.get_num_threads(),
-                is_compiled=options.compile,
-            ),
-        )
-
-    def _best_batch_size(self, teacher: Teacher, device: torch.device, precision: Precision) -> int:
-        if device.type != "cuda" or is_store(self.files):  # that was begun with one of its own
-            return CPU_BATCH
-        options = self.options
-        with_rest = options.absent is AbsentRule.REST
-        scorer = Scorer(
-            teacher,
-            device,
-            precision=precision,
-            k=options.top_k,
-            with_rest=with_rest,
-            with_flip=options.flip,
-        )
-        found = best_batch_size(scorer, teacher.facts.input.size)
-        log.info("%d images a batch: the largest that fits and still gains", found)
-        return found
-
     def _open_writer(self, manifest: Manifest, source: ImageSource) -> StoreWriter:
         samples = planned_samples(
             source.sample_ids, source.paths, source.class_names, manifest.classes.index_of_folder()
@@ -672,7 +421,7 @@ def _describe_elsewhere(plan: _Build, teacher: str | Teacher, source: ImageSourc
     device = choose_device(plan.options.device)
     loaded = load_by_name(teacher, plan.teacher_options)
     loaded.to(device)
-    return plan._describe(loaded, source, device)
+    return describe_build(loaded, source, device, plan.options, plan.files)
 
 
 def _wherever(images: str | os.PathLike[str]) -> str | os.PathLike[str]:
@@ -696,18 +445,6 @@ def _log_part(record: PartRecord, writer: StoreWriter) -> None:
     log.info("part %d of %d finished: %d rows", record.part, writer.manifest.num_parts, len(record.rows))
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("relabel-store", "torch", "timm", "Pillow")}
-
-
 def _drop_damaged_parts(writer: StoreWriter) -> None:
     damaged = writer.damaged_parts()
     for part, what in damaged.items():
@@ -725,6 +462,3 @@ def _drop_bad_parts(writer: StoreWriter, share: Share) -> None:
     if bad:
         log.info("%d parts hold bad images and are labelled anew", len(bad))
         writer.drop_parts(bad)
-
-
-__all__ = ["BuildObserver", "BuildOptions", "BuildReport", "OnBadImage", "build"]

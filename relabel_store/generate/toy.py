@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relabel_store.generate.build import BuildReport, build
+from relabel_store.generate.build import build
+from relabel_store.generate.build_report import BuildReport
 from relabel_store.generate.precision import Precision
 from relabel_store.generate.teacher import TeacherFacts, TeacherInput
 from relabel_store.manifest import Classes, Weights

@@ -36,7 +36,6 @@ from relabel_store.errors import (
     TeacherError,
     ValueRangeError,
 )
-from relabel_store.generate import build as build_module
 from relabel_store.generate.build import build
 from relabel_store.generate.device import choose_device
 from relabel_store.generate.observer import BatchReport, BuildObserver
@@ -416,9 +415,8 @@ def test_mistakes_are_found_before_the_teacher_is_set_up(
         make(photos, tmp_path / "file", teacher=teacher)
     with pytest.raises(TargetExistsError, match="no part of a store"):
         make(photos, photos, teacher=teacher)
-    monkeypatch.setattr(
-        build_module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
-    )
+    full = shutil._ntuple_diskusage(10**9, 10**9, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(NotEnoughSpaceError, match="needed for 12 images at 3x3 cells"):
         make(photos, tmp_path / "s", teacher=teacher)
     assert not (tmp_path / "s").exists()
