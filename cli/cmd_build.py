@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import render
+from . import build_text
 from .params import ChannelsType, InputSizeType, ShareType, StoreType, ValueStepType, require_outside
 from .progress import show_progress
 
@@ -145,11 +145,11 @@ def build(ctx: click.Context, /, *, log_file: Path | None, wants_profile: bool, 
     except BaseException as error:
         _log_end(f"ended: {error or type(error).__name__}", logging.ERROR)
         raise
-    text = render.forecast(report) if options["dry_run"] else render.build_report(report)
+    text = build_text.forecast(report) if options["dry_run"] else build_text.build_report(report)
     _log_end(text, logging.INFO)
     click.echo(text)
     if wants_profile:
-        click.echo(render.profile(report.profile))
+        click.echo(build_text.profile(report.profile))
     is_too_large = report.forecast is not None and not report.forecast.is_space_enough
     ctx.exit(1 if report.bad_images or report.failed_parts or is_too_large else 0)
 

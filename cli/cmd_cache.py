@@ -9,7 +9,7 @@ import click
 
 from relabel_store.errors import OptionError
 
-from . import options, render
+from . import listing_text, options
 from .printable import printable
 
 _cache_dir_option = click.option(
@@ -35,7 +35,7 @@ def list_command(*, cache_dir: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"entries": [entry.to_json() for entry in entries]}, indent=2))
         return
-    click.echo(printable(render.cache_entries(entries, cache_dir or default_cache_dir())))
+    click.echo(printable(listing_text.cache_entries(entries, cache_dir or default_cache_dir())))
 
 
 @cache.command("add")
@@ -67,4 +67,4 @@ def clear_command(*, stores: tuple[str, ...], clear_all: bool, cache_dir: Path |
     entries = list_entries(cache_dir) if clear_all else find_entries(stores, cache_dir)
     for entry in entries:
         remove_entry(entry)
-    click.echo(printable(render.cleared_entries(entries)))
+    click.echo(printable(listing_text.cleared_entries(entries)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from . import options, render
+from . import conversion_text, options
 from .params import StoreType, ValueStepType
 from .printable import printable
 from .progress import show_conversion
@@ -90,6 +90,8 @@ def convert(
             observer=observer,
         )
     click.echo(
-        json.dumps(report.to_json(), indent=2) if as_json else printable(render.conversion_report(report))
+        json.dumps(report.to_json(), indent=2)
+        if as_json
+        else printable(conversion_text.conversion_report(report))
     )
     ctx.exit(1 if report.without_label else 0)

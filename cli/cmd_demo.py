@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import render
+from . import build_text, store_text
 from .progress import show_progress
 
 
@@ -31,13 +31,13 @@ def demo(ctx: click.Context, *, directory: Path) -> None:
             [
                 f"$ relabel-store build --teacher {TEACHER} --input-size {INPUT_SIZE} "
                 f"--images {report.images} --out {report.store}",
-                render.build_report(report.build),
+                build_text.build_report(report.build),
                 "",
                 f"$ relabel-store inspect {report.store}",
-                render.store_summary(summarize(store)),
+                store_text.store_summary(summarize(store)),
                 "",
                 f"$ relabel-store inspect {report.store} {sample.sample_id}",
-                render.sample_summary(sample, None),
+                store_text.sample_summary(sample, None),
                 "",
                 f"{len(report.pictures)} pictures: {report.pictures[0].parent}",
             ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, render
+from . import options, store_text
 from .params import require_outside
 from .printable import printable
 
@@ -50,7 +50,9 @@ def inspect(
     if sample_id is None:
         summary = summarize(opened)
         click.echo(
-            json.dumps(summary.to_json(), indent=2) if as_json else printable(render.store_summary(summary))
+            json.dumps(summary.to_json(), indent=2)
+            if as_json
+            else printable(store_text.store_summary(summary))
         )
         return
     sample = summarize_sample(opened, sample_id)
@@ -59,7 +61,9 @@ def inspect(
 
         _plot(opened, sample_id, open_images(images, beside=store), plot)
     click.echo(
-        json.dumps(sample.to_json(), indent=2) if as_json else printable(render.sample_summary(sample, plot))
+        json.dumps(sample.to_json(), indent=2)
+        if as_json
+        else printable(store_text.sample_summary(sample, plot))
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from . import options, render
+from . import options, repair_text
 from .main import EXIT_NO
 from .printable import printable
 
@@ -72,5 +72,7 @@ def repair(
             workers=workers,
             observer=observer,
         )
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else printable(render.repair_report(report)))
+    click.echo(
+        json.dumps(report.to_json(), indent=2) if as_json else printable(repair_text.repair_report(report))
+    )
     ctx.exit(0 if report.is_whole else EXIT_NO)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from . import options, render
+from . import build_text, options
 from .printable import printable
 
 
@@ -24,5 +24,7 @@ def status(store: Path | str, *, as_json: bool) -> None:
     from relabel_store.store.reader import open_store
 
     found = status_of(open_store(store))
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else printable(render.build_status(found)))
+    click.echo(
+        json.dumps(found.to_json(), indent=2) if as_json else printable(build_text.build_status(found))
+    )
     click.get_current_context().exit(1 if found.failed else 0)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from . import options, render
+from . import listing_text, options
 
 
 @click.command()
@@ -25,7 +25,7 @@ def teachers(ctx: click.Context, *, pattern: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"teachers": [entry.to_json() for entry in entries]}, indent=2))
     elif entries:
-        click.echo(render.teachers(entries))
+        click.echo(listing_text.teachers(entries))
     if not entries:
         click.echo(f"No teacher matches {pattern!r}.", err=True)
         ctx.exit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, report_text
+from . import options, validation_text
 from .printable import printable
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def validate(
         else:
             stages = [] if images is None else _stages_of_images(images, recompute, teacher, weights)
             report = _validate_store(store, level, stages, observer)
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else printable(report_text.render(report)))
+    click.echo(
+        json.dumps(report.to_json(), indent=2) if as_json else printable(validation_text.render(report))
+    )
     ctx.exit(1 if report.has_errors(strict=strict) else 0)
 
 

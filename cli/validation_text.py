@@ -1,4 +1,4 @@
-"""The report of a validation as text for people."""
+"""What a validation found, as text for people."""
 
 from __future__ import annotations
 
