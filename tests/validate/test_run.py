@@ -360,7 +360,7 @@ def test_a_manifest_that_claims_billions_of_parts_costs_nothing(store: Callable[
         manifest["statistics"]["bad_images"] = 2**52 - 9
 
     change_json(path / "zarr.json", claim)
-    entry = FileEntry.of_file(path / "zarr.json").to_json()
+    entry = FileEntry.of_bytes((path / "zarr.json").read_bytes()).to_json()
     change_json(path / "complete.json", lambda document: document["files"].update({"zarr.json": entry}))
     assert "RS105" in validate_store(path).ids
     (path / "complete.json").write_text("{")
