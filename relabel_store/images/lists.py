@@ -130,7 +130,7 @@ def open_list(place: Place, table: pa.Table, name: str) -> ListedImages:
         names = Names.of_paths(location, paths)
         ids_from = f"paths below {taken}" if taken else "paths"
     else:
-        ids = ids_of_column(location, table, id_column)
+        ids = ids_of_column(location, table, id_column, paths)
         names = Names(ids, paths, OptionalTexts.of(map(class_folder, paths)))
         ids_from = f"column {id_column!r}"
         ids_from += f"; paths are those below {taken}" if taken else ""

@@ -349,7 +349,7 @@ def _name(
         if named is not None:
             return named
     id_column = pick(table.column_names, (ID_COLUMN, *OTHER_ID_COLUMNS))
-    ids = Texts.of(positions) if id_column is None else ids_of_column(location, table, id_column)
+    ids = Texts.of(positions) if id_column is None else ids_of_column(location, table, id_column, paths)
     no_classes = OptionalTexts.of([None] * len(ids))
     names = Names(ids, ids if paths is None else paths, no_classes if classes is None else classes)
     return names, "positions" if id_column is None else f"column {id_column!r}"

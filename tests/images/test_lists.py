@@ -140,6 +140,19 @@ def test_files_that_share_no_folder_that_may_be_left_out_are_refused(
         elsewhere(files)
 
 
+@pytest.mark.parametrize("sample_id", ["/home/alice/n01/x", "/data/in/n01/x.jpg", "/data/in/n01/x"])
+@pytest.mark.usefixtures("no_files_are_missing")
+def test_an_id_that_tells_where_its_image_lies_is_refused(elsewhere: Callable[..., Any], sample_id: str):
+    with pytest.raises(ImageSourceError, match=f"column 'sample_id' has '{sample_id}', a path of a machine"):
+        elsewhere(["/data/in/n01/x.jpg", "/data/in/n02/y.jpg"], sample_id=[sample_id, "2"])
+
+
+@pytest.mark.usefixtures("no_files_are_missing")
+def test_an_id_may_begin_with_a_slash(elsewhere: Callable[..., Any]):
+    ids = ["/m/01g317", "/m/02"]
+    assert list(elsewhere(["/data/n01/x.jpg", "/data/n02/y.jpg"], sample_id=ids).sample_ids) == ids
+
+
 def test_one_file_elsewhere_makes_all_begin_at_the_shared_folder(listed: Listed, tmp_path: Path):
     files = ("lists/c/b.jpg", "train/d/a.jpg")
     text = f"path\nc/b.jpg\n{tmp_path / files[1]}\n"
