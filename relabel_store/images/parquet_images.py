@@ -351,8 +351,14 @@ def _name(
     id_column = pick(table.column_names, (ID_COLUMN, *OTHER_ID_COLUMNS))
     ids = Texts.of(positions) if id_column is None else ids_of_column(location, table, id_column, paths)
     no_classes = OptionalTexts.of([None] * len(ids))
-    names = Names(ids, ids if paths is None else paths, no_classes if classes is None else classes)
+    if paths is None:  # then ids stand for them, unless they cannot be paths below a root
+        paths = ids if id_column is None or all(map(_is_plain, ids)) else Texts.of(positions)
+    names = Names(ids, paths, no_classes if classes is None else classes)
     return names, "positions" if id_column is None else f"column {id_column!r}"
+
+
+def _is_plain(text: str) -> bool:
+    return not (_ABSOLUTE.match(text) or _OF_WINDOWS.match(text) or ".." in text.split("/"))
 
 
 def _paths(location: str, table: pa.Table, column: ImageColumn) -> tuple[Texts | None, str]:

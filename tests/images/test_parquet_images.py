@@ -76,6 +76,12 @@ def test_ids_are_made_of_the_best_there_is(
     assert source.kind == "parquet"
 
 
+@pytest.mark.parametrize("first", ["/m/01g317", "C:/a", "a/../b", "https://host/a"])
+def test_ids_that_are_no_paths_below_a_root_do_not_stand_for_paths(tmp_path: Path, first: str):
+    source = open_images(write(tmp_path / "x.parquet", [(b"1", None), (b"2", None)], sample_id=[first, "k"]))
+    assert (list(source.sample_ids), list(source.paths)) == ([first, "k"], ["x/0000000", "x/0000001"])
+
+
 def test_classes_are_folders_where_there_are_any_and_labels_elsewhere(tmp_path: Path):
     images = [(b"1", "a.jpg"), (b"2", "b.jpg")]
     labelled = open_images(write(tmp_path / "x.parquet", images, names=["c/t", "d"], label=[1, 0]))
