@@ -8,6 +8,11 @@ from collections.abc import Iterable
 from itertools import islice
 
 _AT_ONCE = 4096
+# What only a path of some machine begins like: a home folder, a URL of a file, a drive, a share. Not any slash, with
+# which the keys of a data set may begin ("/m/01g317"), nor "~" or "@", which names of folders and files may hold.
+MACHINE_PATH = (
+    r"^(?:file://)?/(?:(?:export|mnt|nfs)/)?(?:home|Users)/[^/]+/|^file://|^[A-Za-z]:\\\w|^\\\\\w+\\\w"
+)
 
 
 def sample_id_of(path: str) -> str:
@@ -15,6 +20,18 @@ def sample_id_of(path: str) -> str:
     folder, slash, name = path.rpartition("/")
     stem = name.rpartition(".")[0] or name
     return unicodedata.normalize("NFC", folder + slash + stem)
+
+
+def is_absolute_of(sample_id: str, path: str) -> bool:
+    """Tell whether an id is surely an absolute path: that of its image, with more folders above than `path` has."""
+    return (
+        sample_id.startswith("/")
+        and path != ""
+        and any(
+            sample_id.endswith(f"/{below}") and len(sample_id) > len(below) + 1
+            for below in (path, sample_id_of(path))
+        )
+    )
 
 
 class IdDigest:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import repeat
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from relabel_store.errors import ImageSourceError
 from relabel_store.images.names import OptionalTexts, Texts, require_unique
+from relabel_store.sample_ids import MACHINE_PATH, is_absolute_of
+
+_MACHINE_PATH = re.compile(MACHINE_PATH)
 
 ID_COLUMN = "sample_id"
 OTHER_ID_COLUMNS = ("id", "__key__", "key", "image_id")
@@ -57,16 +62,28 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def ids_of_column(location: str, table: pa.Table, name: str) -> Texts:
+def ids_of_column(location: str, table: pa.Table, name: str, paths: Texts | None) -> Texts:
     """Return the sample ids of an id column, in NFC.
+
+    Parameters
+    ----------
+    paths
+        Of the images, below their root, if they have any.
 
     Raises
     ------
     ImageSourceError
-        One is missing, or there twice.
+        One is missing, or there twice, or tells where on some machine its image lies.
     """
     ids = Texts.of(unicodedata.normalize("NFC", one) for one in text_column(location, table, name))
     require_unique(location, ids, [f"row {row + 1}" for row in range(len(ids))])
+    tells = _MACHINE_PATH.search
+    for sample_id, path in zip(ids, repeat("") if paths is None else paths, strict=False):
+        if tells(sample_id) or is_absolute_of(sample_id, path):
+            raise ImageSourceError(
+                f"images {location!r}: column {name!r} has {sample_id!r}, a path of a machine, which a store does not "
+                "record; expected ids that say nothing of where images lie, or no such column"
+            )
     return ids
 
 

@@ -36,9 +36,9 @@ from relabel_store.images.names import (
 )
 from relabel_store.images.places import Place, is_url, open_place, require_location
 from relabel_store.images.services import attempt
+from relabel_store.images.shared_folder import below_shared_folder, without_query
 
 _THIS_MACHINE = re.compile("/|(?:file|local):", re.IGNORECASE)
-_WEB = re.compile("https?://", re.IGNORECASE)
 _NAMED = 3  # missing files named in a message
 _CHECKED_AT_ONCE = 4096
 _THREADS = 16  # that ask a network file system whether files are there
@@ -124,16 +124,16 @@ def open_list(place: Place, table: pa.Table, name: str) -> ListedImages:
     _require_files(location, base, files)
     label = class_label(table.schema)
     classes = None if label is None or label == path_column else class_names_of(location, table, label)
-    plain = (plain_path(_below(base, file), f"images {location!r}") for file in files)
-    paths, dropped = drop_shared_folders(Texts.of(plain))
+    paths, taken = _paths(location, base, files)
     id_column = pick(columns, (ID_COLUMN, *OTHER_ID_COLUMNS))
     if id_column is None:
         names = Names.of_paths(location, paths)
-        ids_from = f"paths below {dropped!r}" if dropped else "paths"
+        ids_from = f"paths below {taken}" if taken else "paths"
     else:
-        ids = ids_of_column(location, table, id_column)
+        ids = ids_of_column(location, table, id_column, paths)
         names = Names(ids, paths, OptionalTexts.of(map(class_folder, paths)))
         ids_from = f"column {id_column!r}"
+        ids_from += f"; paths are those below {taken}" if taken else ""
     names = names if classes is None else replace(names, class_names=classes)
     return ListedImages(name, base, files, names, ids_from)
 
@@ -144,16 +144,27 @@ def _located(base: str, file: str) -> str:
     return f"{base}/{file}"
 
 
-def _below(base: str, file: str) -> str:
-    """Return a path below the folder of the table where the file lies there, else one below the root of everything.
+def _paths(location: str, base: str, files: Texts) -> tuple[Texts, str]:
+    """Return paths as a store may hold them, and below what they are where that is not the folder of the table."""
+    where = f"images {location!r}"
+    located = (without_query(_located(base, file)) for file in files)
+    if not any(_is_elsewhere(base, file) for file in files):
+        below = (plain_path(file.removeprefix(f"{base}/"), where) for file in located)
+        paths, dropped = drop_shared_folders(Texts.of(below))
+        return paths, repr(dropped) if dropped else ""
+    found = below_shared_folder(Texts.of(located), where)
+    if found is None:
+        example = next(file for file in files if _is_elsewhere(base, file))
+        raise ImageSourceError(
+            f"{where}: the files share no folder but '/' or that of the homes ({example!r}), so that paths would be "
+            "absolute or name a user, which a store does not record; link the folders into one, and list the files "
+            "below it"
+        )
+    return found
 
-    The query of a web address is no part of it: a store is published, and the query may be a signature.
-    """
-    if _WEB.match(file if is_url(file) else base):
-        file = file.partition("?")[0]
-    if file.startswith(f"{base}/"):
-        return file[len(base) + 1 :]
-    return file.partition("://")[2] if is_url(file) else file
+
+def _is_elsewhere(base: str, file: str) -> bool:
+    return (is_url(file) or file.startswith("/")) and not file.startswith(f"{base}/")
 
 
 def _require_elsewhere(location: str, files: Texts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -36,8 +37,12 @@ from relabel_store.images.names import (
     require_utf8,
 )
 from relabel_store.images.places import Place
+from relabel_store.images.shared_folder import below_shared_folder, without_query
 from relabel_store.sample_ids import sample_id_of
 
+_ABSOLUTE = re.compile("/|[A-Za-z][A-Za-z0-9+.-]*://")
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/](?!/)|\\\\")
+_SLASH = re.compile(r"[\\/]")
 _BYTES_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "data")
 _BATCH_ROWS = 16  # images held at once, of however many in a row group
 _BUFFER = 1 << 20  # bytes read at once of a column: without it, Arrow reads a row group of a gigabyte whole
@@ -338,20 +343,26 @@ def _name(
         return Names(ids, ids, OptionalTexts.of([None] * len(ids))), "positions"
     label = class_label(table.schema)
     classes = None if label is None or label == column.name else class_names_of(location, table, label)
-    paths = _paths(location, table, column)
+    paths, taken = _paths(location, table, column)
     if pick(table.column_names, (ID_COLUMN,)) is None and paths is not None:
-        named = _name_by_paths(location, paths, classes)
+        named = _name_by_paths(location, paths, taken, classes)
         if named is not None:
             return named
     id_column = pick(table.column_names, (ID_COLUMN, *OTHER_ID_COLUMNS))
-    ids = Texts.of(positions) if id_column is None else ids_of_column(location, table, id_column)
+    ids = Texts.of(positions) if id_column is None else ids_of_column(location, table, id_column, paths)
     no_classes = OptionalTexts.of([None] * len(ids))
-    names = Names(ids, ids if paths is None else paths, no_classes if classes is None else classes)
+    if paths is None:  # then ids stand for them, unless they cannot be paths below a root
+        paths = ids if id_column is None or all(map(_is_plain, ids)) else Texts.of(positions)
+    names = Names(ids, paths, no_classes if classes is None else classes)
     return names, "positions" if id_column is None else f"column {id_column!r}"
 
 
-def _paths(location: str, table: pa.Table, column: ImageColumn) -> Texts | None:
-    """Return the paths of all images; None where one has none."""
+def _is_plain(text: str) -> bool:
+    return not (_ABSOLUTE.match(text) or _OF_WINDOWS.match(text) or ".." in text.split("/"))
+
+
+def _paths(location: str, table: pa.Table, column: ImageColumn) -> tuple[Texts | None, str]:
+    """Return the paths of all images, None where one has none; and below what they are, if they were absolute."""
     found = None
     if column.has_path:
         found = table[column.name].combine_chunks().flatten()[0]
@@ -362,17 +373,27 @@ def _paths(location: str, table: pa.Table, column: ImageColumn) -> Texts | None:
         or found.null_count
         or not (pa.types.is_string(found.type) or pa.types.is_large_string(found.type))
     ):
-        return None
+        return None, ""
     try:
         found.validate(full=True)
     except pa.ArrowInvalid as error:
         raise ImageSourceError(f"images {location!r}: paths: {error}, expected UTF-8") from error
     if pc.any(pc.equal(found, "")).as_py():
-        return None
-    return Texts.of(plain_path(path, f"images {location!r}") for path in Texts(found))
+        return None, ""
+    paths, where = Texts.of(map(without_query, Texts(found))), f"images {location!r}"
+    if any(map(_OF_WINDOWS.match, paths)):
+        shared = None
+    elif any(map(_ABSOLUTE.match, paths)):
+        shared = below_shared_folder(paths, where)
+    else:
+        shared = Texts.of(plain_path(path, where) for path in paths), ""
+    # Of files of the machine that wrote the table that share nothing, names can be told.
+    return shared or (Texts.of(plain_path(_SLASH.split(path)[-1], where) for path in paths), "")
 
 
-def _name_by_paths(location: str, paths: Texts, classes: OptionalTexts | None) -> tuple[Names, str] | None:
+def _name_by_paths(
+    location: str, paths: Texts, taken: str, classes: OptionalTexts | None
+) -> tuple[Names, str] | None:
     """Return what images are called by their paths; None where their file names alone do not tell them apart.
 
     ``datasets`` drops the folder of a file that it stores in Parquet. It is put back from ImageNet's file names, or
@@ -381,7 +402,8 @@ def _name_by_paths(location: str, paths: Texts, classes: OptionalTexts | None) -
     below, dropped = drop_shared_folders(paths)
     if pc.any(pc.match_substring(below.column, "/")).as_py():
         names = Names.of_paths(location, below)
-        return names, f"paths below {dropped!r}" if dropped else "paths"
+        taken = taken or (repr(dropped) if dropped else "")
+        return names, f"paths below {taken}" if taken else "paths"
     stems = [sample_id_of(path) for path in below]
     found = [imagenet_id(stem) for stem in stems]
     ids_from = "ImageNet's file names"

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from relabel_store.manifest import Manifest
+from relabel_store.sample_ids import MACHINE_PATH, is_absolute_of
 from relabel_store.store.samples import SCHEMA, column_values, text_array
 from relabel_store.validate.finding import Place, Problem
 from relabel_store.validate.rule import check
@@ -139,6 +140,18 @@ def check_paths(samples: Samples) -> Iterator[Problem]:
     )
 
 
+@check("RS415", "F62")
+def check_ids_of_no_machine(samples: Samples) -> Iterator[Problem]:
+    """No sample id is a path of a home folder, a drive, a share or `file://`, nor an absolute one of its image."""
+    ids, paths = samples.table["sample_id"], samples.table["path"]
+    is_bad = mask_of(pc.match_substring_regex(ids, MACHINE_PATH))
+    for at in np.flatnonzero(mask_of(pc.starts_with(ids, "/"))).tolist():
+        is_bad[at] |= is_absolute_of(ids[at].as_py(), paths[at].as_py() or "")
+    yield from problems_of(
+        samples, "sample_id", is_bad, "nothing of where the images lay", lambda at: text_at(ids, at)
+    )
+
+
 @check("RS407", "F42")
 def check_class_names(samples: Samples) -> Iterator[Problem]:
     """Of images in folders, `class_name` is the folder directly below the root, null where there is none."""
@@ -230,6 +243,7 @@ OF_SAMPLES = (
     check_rows,
     check_ids,
     check_paths,
+    check_ids_of_no_machine,
     check_class_names,
     check_class_indices,
     check_image_facts,

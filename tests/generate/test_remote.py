@@ -6,12 +6,10 @@ import base64
 import hashlib
 import http.server
 import json
-import os
 import threading
 import time
 import urllib.parse
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,52 +22,16 @@ from relabel_store.store.location import open_files
 from relabel_store.store.reader import open_store
 from relabel_store.testing import make_store
 
-pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
-
 BUCKET = "bucket"
 SECRET = "not-to-be-shown-anywhere"
 TEACHER = "relabel_store.generate.toy:make_colour_teacher"
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    import boto3
-
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key=SECRET,
-    )
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def url(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A free prefix, with the environment that leads there and nowhere else."""
-    settings = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "FSSPEC_CONFIG_DIR": str(tmp_path),
-    }
-    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
-        monkeypatch.delenv(name)
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{BUCKET}/{uuid.uuid4().hex}/labels.zarr"
+def url(s3_folder: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a store that is not there yet."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    return f"{s3_folder}/labels.zarr"
 
 
 def files_of(location: str | Path) -> dict[str, bytes | None]:

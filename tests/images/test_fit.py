@@ -12,6 +12,7 @@ from torchvision.datasets import ImageFolder
 from relabel_store.errors import ImageReadError, ImagesChangedError
 from relabel_store.generate.build import build
 from relabel_store.generate.toy import ColourTeacher
+from relabel_store.images.recognise import open_images
 from relabel_store.store.reader import LabelStore, open_store
 from relabel_store.torch import LabelDataset
 from relabel_store.torch.images import SampleImages
@@ -55,6 +56,29 @@ def test_paths_lead_to_the_same_images_in_the_folder(pack: Callable[[str], str],
         assert len(SampleImages(tree, store)) == 12, kind
 
 
+@pytest.mark.parametrize("is_mixed", [False, True], ids=["class folders", "an image beside them"])
+@pytest.mark.parametrize("has_ids", [False, True], ids=["paths", "ids"])
+def test_a_list_of_files_elsewhere_fits_the_folder_and_does_not_say_where_it_is(
+    tree: Path, tmp_path: Path, is_mixed: bool, has_ids: bool
+):
+    if is_mixed:
+        next(tree.rglob("*.JPEG")).rename(tree / "a.JPEG")
+    folder = open_images(tree)
+    lines = [
+        f"{tree / path},{sample_id}" for path, sample_id in zip(folder.paths, folder.sample_ids, strict=True)
+    ]
+    table = tmp_path / "lists" / "train.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join([f"path,{'sample_id' if has_ids else 'size'}", *lines]))
+    assert repr(f"{tree}/") in open_images(table).ids_from
+    found = label(table, tmp_path / "list.zarr")
+    expected = label(tree, tmp_path / "folder.zarr")
+    for column in ("sample_id", "path", "class_name", "sha256"):
+        assert found.samples[column].to_pylist() == expected.samples[column].to_pylist(), column
+    for file in (tmp_path / "list.zarr").rglob("*"):
+        assert file.is_dir() or str(tmp_path).encode() not in file.read_bytes(), file
+
+
 @pytest.mark.parametrize("limit", [1, 5])
 def test_a_limit_takes_the_same_images(packed: str, tree: Path, tmp_path: Path, limit: int):
     found, expected = (
@@ -65,8 +89,6 @@ def test_a_limit_takes_the_same_images(packed: str, tree: Path, tmp_path: Path, 
 
 def test_a_build_that_failed_goes_on(packed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     undisturbed = label(packed, tmp_path / "undisturbed.zarr")
-    from relabel_store.images.recognise import open_images
-
     source_class = type(open_images(packed))
     read = source_class.read
 

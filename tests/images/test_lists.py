@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -10,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from relabel_store.errors import ImageSourceError
+from relabel_store.images import lists
+from relabel_store.images.lists import open_list
+from relabel_store.images.places import LocalFile
 from relabel_store.images.recognise import open_images
 
 Listed = Callable[..., Path]
@@ -56,6 +60,106 @@ def test_absolute_paths_are_cut_to_what_tells_them_apart(listed: Listed, tmp_pat
     assert list(source.sample_ids) == ["c/b", "d/a"]
     assert list(source.paths) == ["c/b.jpg", "d/a.jpg"]
     assert source.read(1) == b"train/d/a.jpg"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Callable[[list[str]], Any]:
+    """Open a list of files none of which need be there: paths, in a table of another folder."""
+
+    def open_them(files: list[str], **columns: list[str]) -> Any:
+        table = pa.table({"path": files, **columns})
+        return open_list(LocalFile(tmp_path / "list.csv"), table, "list")
+
+    return open_them
+
+
+@pytest.fixture
+def no_files_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "_require_files", lambda *_: None)
+    monkeypatch.setenv("HOME", "/data/alice")
+
+
+@pytest.mark.parametrize(
+    ("files", "paths", "taken"),
+    [
+        (["/data/in/train/n01/x.jpg", "/data/in/train/n02/y.jpg"], ["n01/x.jpg", "n02/y.jpg"], "'/data/in/train/'"),
+        (["/data/in/train/n01/x.jpg", "/data/in/train/n01/y.jpg"], ["n01/x.jpg", "n01/y.jpg"], "'/data/in/train/'"),
+        (["/data/in/n01/x.jpg"], ["n01/x.jpg"], "'/data/in/'"),
+        # As the folder has them, where some lie directly in it.
+        (["/data/in/x.jpg", "/data/in/n01/y.jpg"], ["x.jpg", "n01/y.jpg"], "'/data/in/'"),
+        (["/data/n0/x.jpg", "/data/n01/y.jpg"], ["n0/x.jpg", "n01/y.jpg"], "'/data/'"),
+        (["//data/in//n01/./x.jpg", "/data/in/n02/y.jpg"], ["n01/x.jpg", "n02/y.jpg"], "'/data/in/'"),
+        (["/home/alice/in/n01/x.jpg", "/home/alice/in/n02/y.jpg"], ["n01/x.jpg", "n02/y.jpg"], "'/home/alice/in/'"),
+        # No name that is a whole absolute path, a user, a bucket or a host.
+        (["/images/x.jpg", "/images/y.jpg"], ["x.jpg", "y.jpg"], "'/images/'"),
+        (["/x.jpg"], ["x.jpg"], "'/'"),
+        (["/home/alice/x.jpg"], ["x.jpg"], "'/home/alice/'"),
+        (["/nfs/home/alice/x.jpg"], ["x.jpg"], "'/nfs/home/alice/'"),
+        (["/Users/alice/x.jpg"], ["x.jpg"], "'/Users/alice/'"),
+        (["/data/alice/x.jpg"], ["x.jpg"], "'/data/alice/'"),
+        (["s3://bucket/x.jpg", "s3://bucket/y.jpg"], ["x.jpg", "y.jpg"], "'s3://bucket/'"),
+        (["https://host:8/x.jpg"], ["x.jpg"], "'https://host:8/'"),
+        (["https://host/~alice/x.jpg"], ["x.jpg"], "'https://host/~alice/'"),
+        (["https://host/n01/x.jpg", "https://host/n02/y.jpg?s=4/2"], ["n01/x.jpg", "n02/y.jpg"], "'https://host/'"),
+        (["https://a/t/n01/x.jpg", "https://b/t/n02/y.jpg"], ["n01/x.jpg", "n02/y.jpg"], "'t/' of 2 places"),
+        (["s3://a/n01/x.jpg", "s3://b/n02/y.jpg"], ["n01/x.jpg", "n02/y.jpg"], "2 places"),
+        (["s3://a/t/n01/x.jpg", "/t/n02/y.jpg"], ["n01/x.jpg", "n02/y.jpg"], "'t/' of 2 places"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("no_files_are_missing")
+def test_paths_are_those_below_the_folder_that_all_share(
+    elsewhere: Callable[..., Any], files: list[str], paths: list[str], taken: str
+):
+    source = elsewhere(files)
+    assert (list(source.paths), source.ids_from) == (paths, f"paths below {taken}")
+    ids = [str(number) for number in range(len(files))]
+    named = elsewhere(files, sample_id=ids)
+    assert (list(named.paths), list(named.sample_ids)) == (paths, ids)
+    assert named.ids_from == f"column 'sample_id'; paths are those below {taken}"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["/data/n01/x.jpg", "/images/n02/y.jpg"],
+        ["/x.jpg", "/data/y.jpg"],
+        ["/home/alice/x.jpg", "/home/bob/y.jpg"],
+        ["/nfs/home/alice/x.jpg", "/nfs/data/y.jpg"],
+        ["/data/alice/x.jpg", "/data/in/y.jpg"],
+        ["s3://bucket/n01/x.jpg", "/data/n02/y.jpg"],
+        ["https://host/~alice/x.jpg", "https://host/~bob/y.jpg"],
+    ],
+)
+@pytest.mark.usefixtures("no_files_are_missing")
+def test_files_that_share_no_folder_that_may_be_left_out_are_refused(
+    elsewhere: Callable[..., Any], files: list[str]
+):
+    with pytest.raises(
+        ImageSourceError, match=r"share no folder but '/' or that of the homes .*link the folders"
+    ):
+        elsewhere(files)
+
+
+@pytest.mark.parametrize("sample_id", ["/home/alice/n01/x", "/data/in/n01/x.jpg", "/data/in/n01/x"])
+@pytest.mark.usefixtures("no_files_are_missing")
+def test_an_id_that_tells_where_its_image_lies_is_refused(elsewhere: Callable[..., Any], sample_id: str):
+    with pytest.raises(ImageSourceError, match=f"column 'sample_id' has '{sample_id}', a path of a machine"):
+        elsewhere(["/data/in/n01/x.jpg", "/data/in/n02/y.jpg"], sample_id=[sample_id, "2"])
+
+
+@pytest.mark.usefixtures("no_files_are_missing")
+def test_an_id_may_begin_with_a_slash(elsewhere: Callable[..., Any]):
+    ids = ["/m/01g317", "/m/02"]
+    assert list(elsewhere(["/data/n01/x.jpg", "/data/n02/y.jpg"], sample_id=ids).sample_ids) == ids
+
+
+def test_one_file_elsewhere_makes_all_begin_at_the_shared_folder(listed: Listed, tmp_path: Path):
+    files = ("lists/c/b.jpg", "train/d/a.jpg")
+    text = f"path\nc/b.jpg\n{tmp_path / files[1]}\n"
+    source = open_images(listed(text, *files, name="lists/list.csv"))
+    assert list(source.paths) == list(files)
+    assert source.ids_from == f"paths below '{tmp_path}/'"
+    assert [source.read(row) for row in range(2)] == [file.encode() for file in files]
 
 
 def test_a_file_url_is_a_path(listed: Listed, tmp_path: Path):

@@ -43,6 +43,14 @@ def read_all(source: ParquetImages) -> list[bytes]:
     [
         (["c/a.jpg", "d/a.jpg"], {}, None, ["c/a", "d/a"], "paths"),
         (["t/c/a.jpg", "t/d/a.jpg"], {}, None, ["c/a", "d/a"], "paths below 't/'"),
+        (["/x/t/c/a.jpg", "/x/t/d/a.jpg"], {}, None, ["c/a", "d/a"], "paths below '/x/t/'"),
+        (["/x/t/c/a.jpg", "/x/t/b.jpg"], {}, None, ["c/a", "b"], "paths below '/x/t/'"),
+        (["/x/c/a.jpg", "/y/d/b.jpg"], {}, None, ["a", "b"], "file names"),
+        (["/home/alice/a.jpg", "/home/bob/b.jpg"], {}, None, ["a", "b"], "file names"),
+        (["file:///x/c/a.jpg", "file:///y/d/b.jpg"], {}, None, ["a", "b"], "file names"),
+        (["/x/c/a.jpg", "d/b.jpg"], {}, None, ["a", "b"], "file names"),
+        (["C:\\x\\c\\a.jpg", "D:/d/b.jpg"], {}, None, ["a", "b"], "file names"),
+        (["https://h/c/a.jpg?s=1/2", "https://h/d/b.jpg"], {}, None, ["c/a", "d/b"], "paths below 'https://h/'"),
         (["a.jpg", "b.jpg"], {}, None, ["a", "b"], "file names"),
         (["a.jpg", "b.jpg"], {"label": [1, 0]}, ["cat", "dog"], ["dog/a", "cat/b"], "class names and file names"),
         (["a.jpg", "a.jpg"], {"label": [1, 0]}, ["cat", "dog"], ["dog/a", "cat/a"], "class names and file names"),
@@ -66,6 +74,12 @@ def test_ids_are_made_of_the_best_there_is(
     )
     assert (list(source.sample_ids), source.ids_from) == (ids, ids_from)
     assert source.kind == "parquet"
+
+
+@pytest.mark.parametrize("first", ["/m/01g317", "C:/a", "a/../b", "https://host/a"])
+def test_ids_that_are_no_paths_below_a_root_do_not_stand_for_paths(tmp_path: Path, first: str):
+    source = open_images(write(tmp_path / "x.parquet", [(b"1", None), (b"2", None)], sample_id=[first, "k"]))
+    assert (list(source.sample_ids), list(source.paths)) == ([first, "k"], ["x/0000000", "x/0000001"])
 
 
 def test_classes_are_folders_where_there_are_any_and_labels_elsewhere(tmp_path: Path):

@@ -137,6 +137,33 @@ def test_paths_stay_below_the_root(path: str, is_outside: bool):
 
 
 @pytest.mark.parametrize(
+    ("sample_id", "is_of_a_machine"),
+    [
+        ("/home/alice/cat/a", True),
+        ("/nfs/home/alice/a", True),
+        ("/Users/alice/a", True),
+        ("file:///data/a", True),
+        ("C:\\Users\\alice\\a", True),
+        ("\\\\host\\share\\a", True),
+        ("/data/in/cat/a.jpg", True),
+        ("/data/in/cat/a", True),
+        ("/cat/a", False),
+        ("/m/01g317", False),
+        ("/home/a", False),
+        ("home/alice/a", False),
+        ("~misc/a", False),
+        ("photo@2x", False),
+        ("C:colon", False),
+        ("https://example.org/cat/a.jpg", False),
+    ],
+)
+def test_an_id_is_found_that_is_surely_a_path_of_a_machine(sample_id: str, is_of_a_machine: bool):
+    manifest = manifest_of([sample_id], kind="list", order="source")
+    table = with_column(table_of([sample_id], manifest), "path", ["cat/a.jpg"])
+    assert found_in(table, manifest) == ({"RS415": 1} if is_of_a_machine else {})
+
+
+@pytest.mark.parametrize(
     ("classes", "index", "is_guessed"),
     [
         (["cat", "dog"], 0, False),
