@@ -692,7 +692,9 @@ def just_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], 
 
 def found_entries(path: Path) -> dict[int, Mapping[str, FileEntry]]:
     return {
-        part: {name: FileEntry.of_file(path / name) for name in [*record.files, facts_path(part)]}
+        part: {
+            name: FileEntry.of_bytes((path / name).read_bytes()) for name in [*record.files, facts_path(part)]
+        }
         for part, record in read_journal(LocalFiles(path))[0].items()
     }
 

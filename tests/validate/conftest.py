@@ -228,7 +228,7 @@ class Defect:
             for record in document["parts"]:
                 for name in record["files"]:
                     if (self.store / name).exists():
-                        record["files"][name] = FileEntry.of_file(self.store / name).to_json()
+                        record["files"][name] = FileEntry.of_bytes((self.store / name).read_bytes()).to_json()
         if "records" in steps:
             document["parts"] = [with_digest(record) for record in document["parts"]]
             for record in document["parts"]:
@@ -238,7 +238,7 @@ class Defect:
         if "list" in steps:
             for name in document["files"]:
                 if (self.store / name).exists():
-                    document["files"][name] = FileEntry.of_file(self.store / name).to_json()
+                    document["files"][name] = FileEntry.of_bytes((self.store / name).read_bytes()).to_json()
         if "digest" in steps:
             document = with_digest(document)
         self.write(spec.COMPLETE_FILE, document)
