@@ -105,7 +105,7 @@ def check_sizes(evidence: Evidence) -> Iterator[Problem]:
             )
 
 
-@check("RS115", "F60", "F64", "F53", spoils=True)
+@check("RS115", "F60", "F64", "F53", "F54", spoils=True)
 def check_digests_of_documents(evidence: Evidence) -> Iterator[Problem]:
     """Files that describe a store, all JSON and the sample table, have the SHA-256 that is recorded."""
     for name, entry in sorted(described_files(evidence).items()):
