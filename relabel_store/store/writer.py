@@ -435,8 +435,9 @@ class StoreWriter:
 
     def _commit_whole(self, records: Mapping[int, PartRecord]) -> Completion:
         files = {name: entry for record in records.values() for name, entry in record.files.items()}
+        version = self.manifest.format_version
         if self._encoding.is_self_contained:
-            completion = Completion(files, records, self.manifest.to_dict())
+            completion = Completion(files, records, self.manifest.to_dict(), version)
         else:
             fixed = self._encoding.fixed_files(self.manifest)
             for name, data in fixed.items():
@@ -444,7 +445,7 @@ class StoreWriter:
             names = [self._encoding.manifest_file, self._encoding.samples_file, *fixed]
             files.update((name, self.files.entry(name)) for name in names)
             files.update((record_path(part), self._journal.entry(part)) for part in records)
-            completion = Completion(files, records)
+            completion = Completion(files, records, format_version=version)
         self.files.write(spec.COMPLETE_FILE, completion.to_bytes())
         return completion
 
