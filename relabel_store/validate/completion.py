@@ -9,7 +9,7 @@ from relabel_store import spec
 from relabel_store.canonical import canonical_json, with_digest
 from relabel_store.manifest import is_version
 from relabel_store.store.journal import PartRecord, record_path
-from relabel_store.validate.documents import file_entry, is_below, part_record
+from relabel_store.validate.documents import part_record
 from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Place, Problem, Severity
 from relabel_store.validate.rule import check
@@ -99,17 +99,20 @@ def check_listed_files(evidence: Evidence) -> Iterator[Problem]:
     if evidence.completion is None or evidence.listed is None:
         return
     files = evidence.completion.get("files")
-    for name, entry in files.items() if isinstance(files, dict) else ():
-        if file_entry(entry) is None or not is_below(name):
-            yield Problem(
-                Place(file=spec.COMPLETE_FILE, field=name),
-                repr(entry)[:80],
-                "size_bytes and sha256 of a file below the store",
-                _RESTORE,
-            )
+    entries = files if isinstance(files, dict) else {}
+    wrong = {name: entry for name, entry in entries.items() if name not in evidence.listed}
+    if wrong:
+        first = min(wrong)
+        yield Problem(
+            Place(file=spec.COMPLETE_FILE, field=first),
+            str(wrong[first])[:120],
+            "size_bytes and sha256, in 64 digits of 0 to 9 and a to f, of a file below the store",
+            _RESTORE,
+            count=len(wrong),
+        )
     if evidence.manifest is None:
         return
-    listed = set(files if isinstance(files, dict) else ())
+    listed = set(entries)
     wanted = set(finished_files(evidence, len(listed) + 1))  # one more than could all be listed
     for name in sorted(wanted - listed):
         yield Problem(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from functools import cached_property
 from typing import Any
@@ -87,6 +87,12 @@ class Evidence:
         files = self.completion.get("files")
         found = {name: file_entry(entry) for name, entry in files.items()} if isinstance(files, dict) else {}
         return {name: entry for name, entry in found.items() if entry is not None and is_below(name)}
+
+    @property
+    def listed_names(self) -> Collection[str]:
+        """What ``complete.json`` lists, whether or not its entries are any."""
+        files = None if self.completion is None else self.completion.get("files")
+        return files.keys() if isinstance(files, dict) else ()
 
     # The manifest
 

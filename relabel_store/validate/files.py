@@ -65,7 +65,7 @@ def check_nothing_else(evidence: Evidence) -> Iterator[Problem]:
     if evidence.is_finished and evidence.listed is None:
         return  # whatever it listed
     for name in evidence.inventory.sizes:
-        known = name == spec.COMPLETE_FILE or (evidence.listed is not None and name in evidence.listed)
+        known = name == spec.COMPLETE_FILE or name in evidence.listed_names
         if not known and not _may_be_there(evidence, name):
             where = "as `complete.json` lists them" if evidence.is_finished else "that a build writes"
             yield Problem(Place(file=name), "a file too many", f"only files {where}", "move it elsewhere")

@@ -100,6 +100,7 @@ def test_a_file_of_another_major_version_is_unsupported_rather_than_damaged() ->
         pytest.param(changed(files=[]), id="files as list"),
         pytest.param(changed(files={"zarr.json": 1}), id="file as number"),
         pytest.param(changed(files={"zarr.json": {"size_bytes": "1", "sha256": "0"}}), id="size as text"),
+        pytest.param(changed(files={"a": {"size_bytes": 1, "sha256": 32 * "AB"}}), id="digest in capitals"),
         pytest.param(changed(files=None), id="no files"),
         pytest.param(changed(parts=3), id="parts as number"),
         pytest.param(changed(parts=[[]]), id="part as list"),

@@ -220,6 +220,23 @@ def test_others_can_look_at_the_parts_on_the_way(store: Callable[[str], Path]):
         validate_store(store("parquet"), level="structure", scans=[lookout])
 
 
+@every_encoding
+def test_digests_in_capitals_are_one_finding(tmp_path: Path, rng: np.random.Generator, encoding: str):
+    path = tmp_path / "s"
+    make_store(path, rng, make_manifest(10, encoding=encoding))
+
+    def shout(document: dict[str, Any]) -> None:
+        for entry in document["files"].values():
+            entry["sha256"] = entry["sha256"].upper()
+
+    change_json(path / spec.COMPLETE_FILE, shout)
+    report = validate_store(path)
+    assert report.ids == ("RS105",)
+    assert [finding.problem.count for finding in report.findings] == [
+        len(json.loads((path / spec.COMPLETE_FILE).read_bytes())["files"])
+    ]
+
+
 # Stores that are being built
 
 
