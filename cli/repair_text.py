@@ -20,7 +20,13 @@ def repair_report(report: RepairReport) -> str:
     """Return how a repair ended."""
     lines = [f"part {part.part}: {part.damage}: {_REMEDIES[part.remedy.value]}" for part in report.parts]
     lines += [f"{name}: made again" for name in report.files]
-    if report.digest_before and report.digest_before != report.digest_after:
+    if report.is_root_new:
+        recorded = "none can be read" if report.digest_before is None else report.digest_before
+        lines.append(
+            f"complete.json was made anew from the files as they are: digest {report.digest_after}, recorded before: "
+            f"{recorded}. It is no proof against changes made before the repair"
+        )
+    elif report.digest_before and report.digest_before != report.digest_after:
         lines.append(f"the store has another digest now, {short_digest(report.digest_after)}")
     lines += [f"still wrong: {message}" for message in report.left]
     mended = bool(report.parts or report.files)

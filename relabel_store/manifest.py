@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 import unicodedata
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum, StrEnum
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, digest_of
@@ -345,11 +346,11 @@ def require_readable_version(document: Mapping[str, Any]) -> None:
         As for `Manifest.from_dict`; the last where it names none.
     """
     version = document.get("format_version")
-    if not isinstance(version, str) or not version:
+    if not is_version(version):
         raise ManifestError(f"manifest: format_version is {version!r}, expected text such as '1.0'")
-    _require_major("store format", version, spec.FORMAT_VERSION)
+    require_major("store format", version, spec.FORMAT_VERSION)
     encoding = document.get("encoding")
-    if not isinstance(encoding, Mapping) or not isinstance(encoding.get("version"), str):
+    if not isinstance(encoding, Mapping) or not is_version(encoding.get("version")):
         raise ManifestError(f"manifest: encoding is {encoding!r}, expected a name and a version")
     name = encoding.get("name")
     if not isinstance(name, str) or name not in spec.ENCODING_VERSIONS:
@@ -357,10 +358,22 @@ def require_readable_version(document: Mapping[str, Any]) -> None:
             f"encoding {name!r}: this release knows {' and '.join(map(repr, spec.ENCODING_VERSIONS))}; "
             "a later release of relabel-store may read it"
         )
-    _require_major(f"encoding {name!r}", encoding["version"], spec.ENCODING_VERSIONS[name])
+    require_major(f"encoding {name!r}", encoding["version"], spec.ENCODING_VERSIONS[name])
 
 
-def _require_major(what: str, found: str, ours: str) -> None:
+def is_version(value: object) -> TypeGuard[str]:
+    """Tell whether a JSON value is a version as the format writes them: text of a major and a minor number."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", value) is not None
+
+
+def require_major(what: str, found: str, ours: str) -> None:
+    """Check that a version has the major number of ours.
+
+    Raises
+    ------
+    UnsupportedVersionError
+        It has another, so that nobody knows what has another meaning there.
+    """
     major = ours.split(".")[0]
     if found.split(".")[0] != major:
         raise UnsupportedVersionError(

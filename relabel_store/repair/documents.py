@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable
 
+from relabel_store import spec
 from relabel_store.errors import DamagedFileError, FormatError
 from relabel_store.manifest import Manifest
 from relabel_store.store.complete import Completion
@@ -12,6 +15,8 @@ from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.journal import record_path
 from relabel_store.store.zarr_v1 import ZarrEncoding
 
+_MANIFEST = re.compile(rf'"{spec.MANIFEST_ATTRIBUTE}"\s*:\s*')
+
 SamplesMaker = Callable[[Manifest], bytes]
 
 
@@ -19,7 +24,8 @@ def mend_manifest(files: StoreFiles, completion: Completion, damaged: Iterable[s
     """Return the manifest of a finished store; its file is written again if it can be.
 
     The group of a Zarr store holds the manifest, and beside it a copy of what describes the arrays. Damage to the
-    copy, or to nothing but how the JSON is written, leaves the manifest as it was.
+    copy, or to nothing but how the JSON is written, leaves the manifest as it was. Whether what can be read is it, the
+    digest of the file in ``complete.json`` says.
 
     Raises
     ------
@@ -33,7 +39,7 @@ def mend_manifest(files: StoreFiles, completion: Completion, damaged: Iterable[s
         return manifest
     name = zarr.manifest_file
     try:
-        manifest = zarr.parse_manifest(files.read(name))
+        manifest = _manifest_in(files.read(name))
     except (FormatError, FileNotFoundError):
         manifest = None
     data = b"" if manifest is None else zarr.manifest_document(manifest)
@@ -44,6 +50,22 @@ def mend_manifest(files: StoreFiles, completion: Completion, damaged: Iterable[s
         )
     files.write(name, data)
     return manifest
+
+
+def _manifest_in(data: bytes) -> Manifest:
+    """Return the manifest in a damaged group, also of one that is no JSON any more."""
+    try:
+        return ZarrEncoding().parse_manifest(data)
+    except FormatError:
+        text = data.decode(errors="replace")
+        found = _MANIFEST.search(text)
+        if found is None:
+            raise
+    try:
+        document, _ = json.JSONDecoder().raw_decode(text, found.end())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"store file {spec.GROUP_FILE!r}: {error}") from error
+    return Manifest.from_dict(document if isinstance(document, dict) else {})
 
 
 def mend_documents(

@@ -54,7 +54,11 @@ class RepairReport:
     location
         Path or URL of the store, as it was given.
     digest_before, digest_after
-        The identity of the store; None where ``complete.json``, which holds it, was lost, or is not there yet.
+        The identity of the store; None where ``complete.json``, which holds it, was lost, or is not there yet. Of a
+        damaged one it is what can be read of it.
+    is_root_new
+        Whether ``complete.json`` was made from the other files and has not the digest that was recorded: it says what
+        they are now, and nothing of what they were before.
     files
         Those that describe the store and were written again, sorted.
     parts
@@ -66,6 +70,7 @@ class RepairReport:
     location: str
     digest_before: str | None
     digest_after: str | None
+    is_root_new: bool
     files: tuple[str, ...]
     parts: tuple[RepairedPart, ...]
     left: tuple[str, ...]
@@ -86,6 +91,7 @@ class RepairReport:
             "is_whole": self.is_whole,
             "digest_before": self.digest_before,
             "digest_after": self.digest_after,
+            "is_root_new": self.is_root_new,
             "files": list(self.files),
             "parts": [part.to_json() for part in self.parts],
             "left": list(self.left),

@@ -19,13 +19,14 @@ from relabel_store.images.recognise import open_images
 from relabel_store.images.source import ImageSource
 from relabel_store.manifest import Manifest, State
 from relabel_store.repair.damage import find_damage
+from relabel_store.repair.damaged_completion import digest_in, read_damaged, salvage_store
 from relabel_store.repair.documents import mend_documents, mend_fixed_files, mend_manifest
 from relabel_store.repair.lost_completion import require_nothing_else_wrong
 from relabel_store.repair.report import Remedy, RepairedPart, RepairReport
 from relabel_store.repair.samples import open_writer
 from relabel_store.store.complete import Completion, read_completion
 from relabel_store.store.dropped import without_labels
-from relabel_store.store.encodings import encoding_of, read_manifest
+from relabel_store.store.encodings import ENCODINGS, encoding_of, read_manifest
 from relabel_store.store.files import StoreFiles
 from relabel_store.store.journal import PartRecord
 from relabel_store.store.location import open_files
@@ -116,21 +117,32 @@ class _Repair:
 
     def run(self, location: str) -> RepairReport:
         completion = self._read_completion()
+        is_root_lost = completion is None and self._was_finished()
         if completion is None:
-            written, parts = self._mend_unfinished()
+            damaged = read_damaged(self.files)
+            digest = digest_in(damaged)
+            written, parts = self._mend_unfinished(damaged)
         else:
+            digest = completion.digest
             written, parts = self._mend_finished(completion)
         left = validate_store(self.files)
         return RepairReport(
             location=location,
-            digest_before=None if completion is None else completion.digest,
+            digest_before=digest,
             digest_after=left.digest,
+            is_root_new=is_root_lost and spec.COMPLETE_FILE in written and digest != left.digest,
             files=tuple(sorted(written)),
             parts=tuple(parts),
             left=tuple(
                 finding.message for group in left.groups for finding in group.findings if group.is_error
             ),
         )
+
+    def _was_finished(self) -> bool:
+        if self.files.size(spec.COMPLETE_FILE) is not None:
+            return True
+        manifest = read_manifest(self.files, None)
+        return manifest is not None and manifest.state is State.COMPLETE
 
     def _read_completion(self) -> Completion | None:
         try:
@@ -161,15 +173,21 @@ class _Repair:
             writer = open_writer(self.files, manifest, damage.parts, self._source_for(manifest))
             return written, self._mend_parts(writer, damage.parts, completion.parts)
 
-    def _mend_unfinished(self) -> tuple[list[str], list[RepairedPart]]:
-        """Finish a store that is being built, or whose ``complete.json`` was lost: its journal says what there is."""
-        manifest = read_manifest(self.files, None)
+    def _mend_unfinished(self, damaged_completion: bytes) -> tuple[list[str], list[RepairedPart]]:
+        """Finish a store that is being built, or whose ``complete.json`` was lost: its journal says what there is.
+
+        Where it has no journal, the part records in what is left of ``complete.json`` say it.
+        """
+        manifest, salvage = read_manifest(self.files, None), None
         if manifest is None:
-            self._refuse_without_journal()
-        assert manifest is not None
+            self._require_completion()
+            salvage = salvage_store(self.files, damaged_completion)
+            manifest = salvage.manifest
         if manifest.state is State.COMPLETE:
             require_nothing_else_wrong(self.files, manifest)
         with self._alone():
+            if salvage is not None:
+                salvage.open_again(self.files)
             # Where it is there it is damaged, and the journal holds all that it told of parts.
             self.files.remove([spec.COMPLETE_FILE])
             written = mend_fixed_files(self.files, manifest)
@@ -183,11 +201,16 @@ class _Repair:
             writer.complete()
             return [*written, spec.COMPLETE_FILE], parts
 
-    def _refuse_without_journal(self) -> None:
+    def _require_completion(self) -> None:
+        """Check that there is something left to go by."""
         if self.files.size(spec.COMPLETE_FILE) is not None:
-            raise DamagedFileError(
-                f"store file {spec.COMPLETE_FILE!r}: is damaged, and of this encoding nothing else records what the "
-                "files of parts are; restore it from a copy, or build into another path"
+            return
+        kinds = [encoding for encoding in ENCODINGS.values() if encoding.is_self_contained]
+        if any(kind.is_ours(name) for name in self.files.children() for kind in kinds):
+            raise StoreNotFoundError(
+                f"store {self.files.location!r}: files of parts without {spec.COMPLETE_FILE!r}, which alone holds the "
+                "part records: why images are bad, how many have an EXIF orientation, the digests of facts; restore it "
+                "from a copy, or build into another path"
             )
         raise StoreNotFoundError(
             f"store {self.files.location!r}: {self.files.describe()}, expected a store made by `relabel-store build`"

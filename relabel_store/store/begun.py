@@ -85,16 +85,23 @@ def require_vouched(files: StoreFiles, name: str) -> None:
 def read_begun(files: StoreFiles) -> Vouched | None:
     """Return what is recorded, or None where nothing sound is."""
     try:
-        document = read_json(files.read(spec.BEGUN_FILE))
-        if "digest" in document and not has_own_digest(document):
-            return None
-        return {name: _entries(entry) for name, entry in document.items() if name != "digest"}
-    except (FileNotFoundError, ValueError, AttributeError, TypeError):
+        return vouched_in(read_json(files.read(spec.BEGUN_FILE)))
+    except (FileNotFoundError, ValueError):
         return None
 
 
-def _entries(document: Any) -> tuple[FileEntry, ...]:
-    found = document if isinstance(document, list) else [document]
+def vouched_in(document: Any) -> Vouched | None:
+    """Return what a record says, or None where it is none."""
+    try:
+        if "digest" in document and not has_own_digest(document):
+            return None
+        return {name: _entries(entry) for name, entry in document.items() if name != "digest"}
+    except (ValueError, AttributeError, TypeError):
+        return None
+
+
+def _entries(entry: Any) -> tuple[FileEntry, ...]:
+    found = entry if isinstance(entry, list) else [entry]
     return tuple(map(FileEntry.from_json, found))
 
 

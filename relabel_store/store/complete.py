@@ -9,6 +9,7 @@ from typing import Any
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, has_own_digest, read_json, with_digest
 from relabel_store.errors import DamagedFileError, UnsupportedVersionError
+from relabel_store.manifest import is_version, require_major
 from relabel_store.store.files import FileEntry, StoreFiles, require_plain_name
 from relabel_store.store.journal import PartRecord
 
@@ -20,6 +21,7 @@ class Completion:
     files: Mapping[str, FileEntry]
     parts: Mapping[int, PartRecord]
     manifest: Mapping[str, Any] | None = None  # where the encoding has no file of its own for it
+    format_version: str = spec.FORMAT_VERSION  # that of the manifest
     recorded_digest: str | None = field(default=None, compare=False)  # of a later minor version, say
 
     @property
@@ -29,7 +31,7 @@ class Completion:
 
     def _document(self) -> dict[str, Any]:
         document: dict[str, Any] = {
-            "format_version": spec.FORMAT_VERSION,
+            "format_version": self.format_version,
             "files": {name: entry.to_json() for name, entry in self.files.items()},
             "parts": [self.parts[part].to_json() for part in sorted(self.parts)],
         }
@@ -47,13 +49,19 @@ class Completion:
 
         Raises
         ------
+        UnsupportedVersionError
+            It is of another major version of the format.
         DamagedFileError
             The file is not what was written.
         """
         name = spec.COMPLETE_FILE
         try:
             document = read_json(data)
-            _require_readable_version(document)
+            version = document["format_version"]
+            if not is_version(version):
+                raise ValueError(f"format_version is {version!r}, expected text such as '1.0'")
+            # Before the digest: what this is of, another major version may say otherwise.
+            require_major("store format", version, spec.FORMAT_VERSION)
             if not has_own_digest(document):
                 raise DamagedFileError(
                     f"store file {name!r}: its digest is not that of its content; restore it from a copy"
@@ -73,16 +81,8 @@ class Completion:
                 f"store file {name!r}: {len(data)} bytes that are no completion record ({error}); "
                 "restore it from a copy"
             ) from error
-        return cls(files, {part.part: part for part in parts}, manifest, recorded_digest=document["digest"])
-
-
-def _require_readable_version(document: Any) -> None:
-    found, ours = str(document["format_version"]), spec.FORMAT_VERSION
-    if found.split(".")[0] != ours.split(".")[0]:
-        raise UnsupportedVersionError(
-            f"store format: version {found}, this release reads {ours.split('.')[0]}.x; "
-            "upgrade relabel-store to read it"
-        )
+        records = {part.part: part for part in parts}
+        return cls(files, records, manifest, version, recorded_digest=document["digest"])
 
 
 def read_completion(files: StoreFiles) -> Completion | None:
@@ -90,8 +90,10 @@ def read_completion(files: StoreFiles) -> Completion | None:
 
     Raises
     ------
+    UnsupportedVersionError
+        ``complete.json`` is of another major version of the format.
     DamagedFileError
-        ``complete.json`` is there and is not what was written.
+        It is there and is not what was written.
     """
     try:
         data = files.read(spec.COMPLETE_FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -11,13 +12,15 @@ from typing import Any, Protocol
 
 from relabel_store.errors import DamagedFileError, FormatError
 
+_SHA256 = re.compile("[0-9a-f]{64}")
+
 
 @dataclass(frozen=True)
 class FileEntry:
     """Size and digest of a file, as the journal and ``complete.json`` record them."""
 
     size_bytes: int
-    sha256: str  # 64 hexadecimal digits
+    sha256: str  # 64 hexadecimal digits, letters small
 
     @classmethod
     def of_bytes(cls, data: bytes) -> FileEntry:
@@ -44,9 +47,11 @@ class FileEntry:
             It is not one.
         """
         match document:
-            case {"size_bytes": int(size_bytes), "sha256": str(sha256)}:
+            case {"size_bytes": int(size_bytes), "sha256": str(sha256)} if _SHA256.fullmatch(sha256):
                 return cls(size_bytes, sha256)
-        raise ValueError(f"file entry: {document!r}, expected size_bytes and sha256")
+        raise ValueError(
+            f"file entry: {str(document)[:120]}, expected size_bytes and sha256 in 64 digits of 0 to 9 and a to f"
+        )
 
 
 @dataclass(frozen=True)

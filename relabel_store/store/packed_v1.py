@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from relabel_store.store.self_contained import SelfContainedEncoding, name_of_pa
 
 _SUFFIX = ".zip"
 _MANIFEST = "manifest.json"
+_MOST_MANIFEST = 256 * 1024**2  # bytes; ten million classes with ids and names take as many
 # What zipfile has been seen to raise for files that are none.
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -160,6 +162,17 @@ class PackedEncoding(SelfContainedEncoding):
         """Return the size of a file without rows, which holds the manifest."""
         empty = {name: array.empty(0) for name, array in array_specs(manifest).items()}
         return len(encode_archive(manifest, empty, sample_tables.SCHEMA.empty_table()))
+
+    def manifest_in(self, data: bytes) -> bytes:
+        """Return the manifest in the file of a part, as JSON."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(_MANIFEST) as member:
+                found = member.read(_MOST_MANIFEST + 1)
+        except (*_UNREADABLE, zlib.error) as error:
+            raise FormatError(f"part: no manifest in it ({error})") from error
+        if len(found) > _MOST_MANIFEST:
+            raise FormatError(f"part: its manifest unfolds into more than {_MOST_MANIFEST} bytes")
+        return found
 
     def open_shards(
         self, files: StoreFiles, manifest: Manifest, entries: Mapping[str, FileEntry] | None

@@ -173,6 +173,14 @@ class ParquetEncoding(SelfContainedEncoding):
         empty = {name: array.empty(0) for name, array in array_specs(manifest).items()}
         return len(encode_table(manifest, empty, SCHEMA.empty_table()))
 
+    def manifest_in(self, data: bytes) -> bytes:
+        """Return the manifest in the file of a part, as JSON."""
+        try:
+            with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+                return bytes((file.metadata.metadata or {})[spec.MANIFEST_ATTRIBUTE.encode()])
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise FormatError(f"part: no manifest in it ({error})") from error
+
     def open_shards(
         self, files: StoreFiles, manifest: Manifest, entries: Mapping[str, FileEntry] | None
     ) -> ParquetParts:

@@ -271,14 +271,7 @@ class StoreWriter:
         completion = read_completion(self.files)
         self.manifest = self.manifest.reopened()
         if self._encoding.is_self_contained and completion is not None:
-            # What finishing it removed. Nobody looks at it before the completion record is gone.
-            for part, record in completion.parts.items():
-                self.files.write(record_path(part), record.to_bytes())
-            table = sample_tables.to_parquet(self.samples)
-            vouch_for(self.files, self._entries_of(table))
-            self.files.write(self._encoding.samples_file, table)
-            self._write_manifest()
-            self.files.remove([spec.COMPLETE_FILE])
+            self.open_again(completion.parts)
             return
         names = self._encoding.manifest_file, self._encoding.samples_file
         if completion is not None:
@@ -286,6 +279,24 @@ class StoreWriter:
         vouch_for(self.files, self._entries_of(None))
         self.files.remove([spec.COMPLETE_FILE])
         self._write_manifest()
+
+    def open_again(self, records: Mapping[int, PartRecord]) -> None:
+        """Make a finished store whose parts hold their samples one that is being built.
+
+        Parameters
+        ----------
+        records
+            Of its parts, which lie in the journal afterwards.
+        """
+        self.manifest = self.manifest.reopened()
+        # What finishing it removed. Nobody looks at it before the completion record is gone.
+        for part, record in records.items():
+            self.files.write(record_path(part), record.to_bytes())
+        table = sample_tables.to_parquet(self.samples)
+        vouch_for(self.files, self._entries_of(table))
+        self.files.write(self._encoding.samples_file, table)
+        self._write_manifest()
+        self.files.remove([spec.COMPLETE_FILE])
 
     def _entries_of(self, table: bytes | None) -> dict[str, FileEntry]:
         """Return what the manifest, and a sample table if there is one, will be."""
@@ -435,8 +446,9 @@ class StoreWriter:
 
     def _commit_whole(self, records: Mapping[int, PartRecord]) -> Completion:
         files = {name: entry for record in records.values() for name, entry in record.files.items()}
+        version = self.manifest.format_version
         if self._encoding.is_self_contained:
-            completion = Completion(files, records, self.manifest.to_dict())
+            completion = Completion(files, records, self.manifest.to_dict(), version)
         else:
             fixed = self._encoding.fixed_files(self.manifest)
             for name, data in fixed.items():
@@ -444,7 +456,7 @@ class StoreWriter:
             names = [self._encoding.manifest_file, self._encoding.samples_file, *fixed]
             files.update((name, self.files.entry(name)) for name in names)
             files.update((record_path(part), self._journal.entry(part)) for part in records)
-            completion = Completion(files, records)
+            completion = Completion(files, records, format_version=version)
         self.files.write(spec.COMPLETE_FILE, completion.to_bytes())
         return completion
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json, with_digest
+from relabel_store.manifest import is_version
 from relabel_store.store.journal import PartRecord, record_path
-from relabel_store.validate.documents import file_entry, is_below, part_record
+from relabel_store.validate.documents import part_record
 from relabel_store.validate.evidence import Evidence
-from relabel_store.validate.finding import Place, Problem
+from relabel_store.validate.finding import Place, Problem, Severity
 from relabel_store.validate.rule import check
 
 _RESTORE = "restore it from a copy"
@@ -33,7 +34,7 @@ def check_finished(evidence: Evidence) -> Iterator[Problem]:
     yield Problem(_FILE, f"missing, {parts} are recorded as built", "the commit of a finished store", advice)
 
 
-@check("RS102", "F60")
+@check("RS102", "F60", "F65")
 def check_completion_fields(evidence: Evidence) -> Iterator[Problem]:
     """`complete.json` is a JSON object that holds `format_version`, `files`, `parts` and `digest`."""
     if evidence.completion_data is None:
@@ -45,15 +46,14 @@ def check_completion_fields(evidence: Evidence) -> Iterator[Problem]:
             _FILE, f"{size} bytes that are no JSON object", "the record of a finished store", _RESTORE
         )
         return
-    kinds = {"format_version": str, "files": dict, "parts": list, "digest": str}
-    if "manifest" in document:
-        kinds["manifest"] = dict
+    kinds = _FIELDS if "manifest" not in document else {**_FIELDS, "manifest": dict}
     for name, kind in kinds.items():
         if not isinstance(document.get(name), kind):
             found = f"{_kind(document[name])}" if name in document else "missing"
             yield Problem(Place(file=spec.COMPLETE_FILE, field=name), found, _JSON_KINDS[kind], _RESTORE)
 
 
+_FIELDS: dict[str, type] = {"format_version": str, "files": dict, "parts": list, "digest": str}
 _JSON_KINDS: dict[type, str] = {str: "text", dict: "an object", list: "a list"}
 
 
@@ -99,17 +99,20 @@ def check_listed_files(evidence: Evidence) -> Iterator[Problem]:
     if evidence.completion is None or evidence.listed is None:
         return
     files = evidence.completion.get("files")
-    for name, entry in files.items() if isinstance(files, dict) else ():
-        if file_entry(entry) is None or not is_below(name):
-            yield Problem(
-                Place(file=spec.COMPLETE_FILE, field=name),
-                repr(entry)[:80],
-                "size_bytes and sha256 of a file below the store",
-                _RESTORE,
-            )
+    entries = files if isinstance(files, dict) else {}
+    wrong = {name: entry for name, entry in entries.items() if name not in evidence.listed}
+    if wrong:
+        first = min(wrong)
+        yield Problem(
+            Place(file=spec.COMPLETE_FILE, field=first),
+            str(wrong[first])[:120],
+            "size_bytes and sha256, in 64 digits of 0 to 9 and a to f, of a file below the store",
+            _RESTORE,
+            count=len(wrong),
+        )
     if evidence.manifest is None:
         return
-    listed = set(files if isinstance(files, dict) else ())
+    listed = set(entries)
     wanted = set(finished_files(evidence, len(listed) + 1))  # one more than could all be listed
     for name in sorted(wanted - listed):
         yield Problem(
@@ -199,9 +202,46 @@ def _differences(evidence: Evidence, record: PartRecord) -> Iterator[Problem]:
             )
 
 
+@check("RS108", "F65")
+def check_completion_version(evidence: Evidence) -> Iterator[Problem]:
+    """`format_version` of `complete.json` is a version, the same as the manifest's."""
+    if evidence.completion is None:
+        return
+    found = evidence.completion.get("format_version")
+    if not isinstance(found, str):
+        return  # that is RS102
+    expected = None if evidence.claimed is None else evidence.claimed.format_version
+    if not is_version(found) or (expected is not None and found != expected):
+        yield Problem(
+            Place(file=spec.COMPLETE_FILE, field="format_version"),
+            repr(found)[:80],
+            f"text such as {spec.FORMAT_VERSION!r}"
+            if expected is None
+            else f"{expected!r}, as the manifest says",
+            "it is of another store, or was written by another program: restore it from a copy",
+        )
+
+
+@check("RS109", "F65", severity=Severity.WARNING)
+def check_completion_has_no_more(evidence: Evidence) -> Iterator[Problem]:
+    """`complete.json` of this version of the format holds no fields but those of the format."""
+    completion = evidence.completion
+    if completion is None or completion.get("format_version") != spec.FORMAT_VERSION:
+        return  # a later minor version may have more
+    for name in sorted(completion.keys() - {*_FIELDS, "manifest"}):
+        yield Problem(
+            Place(file=spec.COMPLETE_FILE, field=name[:80]),
+            "a field that the format does not know",
+            f"only those of format {spec.FORMAT_VERSION}",
+            "no reader looks at it: keep what you add in a file beside the store",
+        )
+
+
 RULES = (
     check_finished,
     check_completion_fields,
+    check_completion_version,
+    check_completion_has_no_more,
     check_completion_digest,
     check_completion_bytes,
     check_listed_files,

@@ -70,7 +70,10 @@ class ContentStage:
         self, evidence: Evidence, manifest: Manifest, findings: Findings, observer: ValidationObserver
     ) -> None:
         assert evidence.encoding is not None
-        unsound = sorted(findings.spoiled & set(evidence.encoding.fixed_files(manifest)))
+        fixed = set(evidence.encoding.fixed_files(manifest))
+        unsound = sorted(findings.spoiled & fixed)
+        if evidence.listed is not None:  # of what it lists no entry of, nobody knows whether it is sound
+            unsound += sorted(fixed - evidence.listed.keys() - findings.spoiled)
         if unsound:
             findings.skip("labels", f"{unsound[0]!r}, which says how they are stored, is not sound")
         records = list(sound_records(evidence))

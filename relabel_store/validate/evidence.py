@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from relabel_store.errors import (
     UnsupportedVersionError,
 )
 from relabel_store.manifest import ClaimedManifest, Manifest, require_readable_version
+from relabel_store.store.begun import Vouched, vouched_in
 from relabel_store.store.encodings import ENCODINGS, StoreEncoding
 from relabel_store.store.files import FileEntry, StoreFiles
 from relabel_store.store.journal import PartRecord, facts_path, record_path
@@ -86,6 +87,12 @@ class Evidence:
         files = self.completion.get("files")
         found = {name: file_entry(entry) for name, entry in files.items()} if isinstance(files, dict) else {}
         return {name: entry for name, entry in found.items() if entry is not None and is_below(name)}
+
+    @property
+    def listed_names(self) -> Collection[str]:
+        """What ``complete.json`` lists, whether or not its entries are any."""
+        files = None if self.completion is None else self.completion.get("files")
+        return files.keys() if isinstance(files, dict) else ()
 
     # The manifest
 
@@ -287,11 +294,20 @@ class Evidence:
         return {}
 
     @cached_property
+    def vouched(self) -> Vouched | None:
+        """What a build recorded of the files that it began with, or None where nothing sound is."""
+        document = json_object(self.read(spec.BEGUN_FILE) or b"")
+        return None if document is None else vouched_in(document)
+
+    @cached_property
     def begun(self) -> Mapping[str, FileEntry]:
-        """What a build recorded of the files that it began with, until it merged what it found."""
-        document = json_object(self.read(spec.BEGUN_FILE) or b"") or {}
-        found = {name: file_entry(entry) for name, entry in document.items()}
-        return {name: entry for name, entry in found.items() if entry is not None}
+        """The same, an entry a file: of several that it may have, that which it has, else the last."""
+        found = {}
+        for name, entries in (self.vouched or {}).items():
+            if entries and is_below(name):
+                entry = self.entry(name) if len(entries) > 1 else None
+                found[name] = entry if entry is not None and entry in entries else entries[-1]
+        return found
 
     def recorded(self, name: str) -> FileEntry | None:
         """Return what is recorded of a file that is not one of a part, or None where nothing is."""

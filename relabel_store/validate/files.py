@@ -65,7 +65,7 @@ def check_nothing_else(evidence: Evidence) -> Iterator[Problem]:
     if evidence.is_finished and evidence.listed is None:
         return  # whatever it listed
     for name in evidence.inventory.sizes:
-        known = name == spec.COMPLETE_FILE or (evidence.listed is not None and name in evidence.listed)
+        known = name == spec.COMPLETE_FILE or name in evidence.listed_names
         if not known and not _may_be_there(evidence, name):
             where = "as `complete.json` lists them" if evidence.is_finished else "that a build writes"
             yield Problem(Place(file=name), "a file too many", f"only files {where}", "move it elsewhere")
@@ -105,7 +105,7 @@ def check_sizes(evidence: Evidence) -> Iterator[Problem]:
             )
 
 
-@check("RS115", "F60", "F64", "F53", spoils=True)
+@check("RS115", "F60", "F64", "F53", "F54", spoils=True)
 def check_digests_of_documents(evidence: Evidence) -> Iterator[Problem]:
     """Files that describe a store, all JSON and the sample table, have the SHA-256 that is recorded."""
     for name, entry in sorted(described_files(evidence).items()):

@@ -11,6 +11,7 @@ import pyarrow as pa
 from relabel_store import spec
 from relabel_store.errors import FormatError
 from relabel_store.validate import (
+    begun,
     completion,
     facts,
     files,
@@ -33,7 +34,7 @@ _UNREADABLE = (pa.ArrowException, ValueError, OSError)
 
 def judge_foundation(evidence: Evidence, findings: Findings) -> None:
     """Look at ``complete.json``, the manifest and what they record of files: every level rests on them."""
-    for rule in (*completion.RULES, *manifests.RULES, *files.OF_RECORDED):
+    for rule in (*completion.RULES, *manifests.RULES, begun.check_begun, *files.OF_RECORDED):
         findings.add(rule(evidence))
 
 

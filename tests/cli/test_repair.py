@@ -81,3 +81,17 @@ def test_the_report_follows_its_schema(run: Run, colours: Path) -> None:
     assert len(document["left"]) == 1
     assert "rest/stranger" in document["left"][0]
     assert not document["is_whole"]
+
+
+def test_a_root_that_is_made_anew_is_told_with_both_digests(run: Run, photos: Path, tmp_path: Path) -> None:
+    build_colours(photos, tmp_path / "c", encoding="parquet")
+    path = tmp_path / "c" / "complete.json"
+    digest = json.loads(path.read_bytes())["digest"]
+    other = f"sha256:{'0' * 64}"
+    path.write_bytes(path.read_bytes().replace(digest.encode(), other.encode()))
+    result = run("repair", tmp_path / "c")
+    assert result.exit_code == 0, result.output
+    assert (
+        f"made anew from the files as they are: digest {digest}, recorded before: {other}." in result.stdout
+    )
+    assert "no proof" in result.stdout

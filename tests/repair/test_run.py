@@ -164,6 +164,20 @@ def test_a_manifest_that_was_written_in_other_words_is_put_right(store: Stores, 
     assert file_digests(path) == file_digests(whole("zarr"))
 
 
+@pytest.mark.parametrize("damage", ["flipped behind", "cut off behind"])
+def test_a_manifest_around_which_all_is_damaged_is_put_right(store: Stores, whole: Stores, damage: str):
+    path = store("zarr")
+    data = (path / "zarr.json").read_bytes()
+    behind = data.index(b'"consolidated_metadata"')
+    (path / "zarr.json").write_bytes(
+        data[: behind + 40] if damage.startswith("cut") else data[:behind] + b"?" + data[behind + 1 :]
+    )
+    report = repair_store(path)
+    assert report.is_whole
+    assert report.files == ("zarr.json",)
+    assert file_digests(path) == file_digests(whole("zarr"))
+
+
 def test_a_damaged_manifest_is_not_guessed(store: Stores):
     path = store("zarr")
     text = (path / "zarr.json").read_text(encoding="utf-8")
@@ -182,7 +196,9 @@ def test_what_commits_a_zarr_store_is_made_again_from_its_journal(
     damage(path / "complete.json")
     report = repair_store(path)
     assert report.is_whole
-    assert (report.files, report.digest_before) == (("complete.json",), None)
+    assert report.files == ("complete.json",)
+    is_lost = damage is Path.unlink
+    assert (report.digest_before, report.is_root_new) == (None if is_lost else report.digest_after, is_lost)
     assert file_digests(path) == file_digests(whole("zarr"))
 
 
@@ -210,17 +226,70 @@ def test_without_what_commits_it_a_store_that_contradicts_itself_is_not_vouched_
     assert not (path / "complete.json").exists()
 
 
+def change_text(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
 @pytest.mark.parametrize("encoding", ["parquet", "packed"])
-def test_what_commits_other_encodings_is_not_made_up(store: Stores, encoding: str):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"manifest":{', '"manifest":['), ('"k":3', '"k":2'), ('"files":', '"piles":')],
+    ids=["no json", "manifest", "list"],
+)
+def test_what_commits_other_encodings_is_made_again_to_its_digest(
+    store: Stores, whole: Stores, encoding: str, old: str, new: str
+):
     path = store(encoding)
-    flip(path / "complete.json")
+    change_text(path / "complete.json", old, new)
+    report = repair_store(path)
+    assert report.is_whole
+    assert (report.files, report.parts) == (("complete.json",), ())
+    assert report.digest_before == report.digest_after == open_store(whole(encoding)).digest
+    assert not report.is_root_new
+    assert file_digests(path) == file_digests(whole(encoding))
+
+
+@pytest.mark.parametrize("encoding", ["parquet", "packed"])
+def test_a_digest_that_was_damaged_makes_the_root_a_new_one(store: Stores, whole: Stores, encoding: str):
+    path = store(encoding)
+    digest = open_store(path).digest
+    assert digest is not None
+    other = f"sha256:{'0' * 64}"
+    change_text(path / "complete.json", digest, other)
+    report = repair_store(path)
+    assert report.is_whole
+    assert (report.digest_before, report.digest_after, report.is_root_new) == (other, digest, True)
+    assert file_digests(path) == file_digests(whole(encoding))
+
+
+@pytest.mark.parametrize("encoding", ["parquet", "packed"])
+@pytest.mark.parametrize("defect", ["record", "part", "cut", "empty"])
+def test_what_nothing_else_holds_is_not_made_up(store: Stores, encoding: str, defect: str):
+    path = store(encoding)
+    if defect == "record":
+        change_text(path / "complete.json", '"exif_oriented":0,"facts"', '"exif_oriented":1,"facts"')
+    elif defect == "part":
+        change_text(path / "complete.json", '"k":3', '"k":2')
+        flip(file_of_part(path, 1))
+    else:
+        data = (path / "complete.json").read_bytes()
+        (path / "complete.json").write_bytes(data[: len(data) // 2] if defect == "cut" else b"")
     before = file_digests(path)
-    with pytest.raises(DamagedFileError, match="nothing else records"):
+    with pytest.raises(DamagedFileError):
         repair_store(path)
     assert file_digests(path) == before
+
+
+@pytest.mark.parametrize("encoding", ["parquet", "packed"])
+def test_parts_alone_are_no_store_to_repair(store: Stores, encoding: str):
+    path = store(encoding)
     (path / "complete.json").unlink()
-    with pytest.raises(StoreNotFoundError):
+    before = file_digests(path)
+    with pytest.raises(StoreNotFoundError, match="why images are bad"):
         repair_store(path)
+    assert file_digests(path) == before
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -453,6 +522,7 @@ def test_a_store_that_was_never_finished_is_finished_with_what_it_records(
     assert not repair_store(tmp_path / "s").is_whole
     report = repaired(tmp_path / "s", photos)
     assert [part.part for part in report.parts] == [0, 2]
+    assert not report.is_root_new
     assert file_digests(tmp_path / "s") == file_digests(whole("zarr"))
 
 

@@ -65,6 +65,11 @@ def test_the_digest_of_a_file_of_a_later_minor_version_is_the_one_it_carries() -
     assert Completion.from_bytes(data).digest == json.loads(data)["digest"]
 
 
+def test_a_file_that_is_written_again_keeps_its_version() -> None:
+    data = changed(format_version="1.7")
+    assert Completion.from_bytes(data).to_bytes() == data
+
+
 def test_a_file_of_another_major_version_is_unsupported_rather_than_damaged() -> None:
     with pytest.raises(UnsupportedVersionError, match=r"2\.0"):
         Completion.from_bytes(changed(format_version="2.0", parts={"count": 1}))
@@ -88,9 +93,14 @@ def test_a_file_of_another_major_version_is_unsupported_rather_than_damaged() ->
         pytest.param(b'{"digest": NaN}', id="not a number"),
         pytest.param(b'{"digest": 1e999}', id="infinite"),
         pytest.param(b'{"digest": "\\ud800"}', id="half a character"),
+        pytest.param(changed(format_version=1.0), id="version as number"),
+        pytest.param(changed(format_version=None), id="no version"),
+        pytest.param(changed(format_version="1"), id="version without minor number"),
+        pytest.param(changed(format_version="1.x"), id="version that is none"),
         pytest.param(changed(files=[]), id="files as list"),
         pytest.param(changed(files={"zarr.json": 1}), id="file as number"),
         pytest.param(changed(files={"zarr.json": {"size_bytes": "1", "sha256": "0"}}), id="size as text"),
+        pytest.param(changed(files={"a": {"size_bytes": 1, "sha256": 32 * "AB"}}), id="digest in capitals"),
         pytest.param(changed(files=None), id="no files"),
         pytest.param(changed(parts=3), id="parts as number"),
         pytest.param(changed(parts=[[]]), id="part as list"),

@@ -70,8 +70,11 @@ def test_a_digest_of_what_cannot_be_written_is_no_digest():
 
 
 def test_values_that_are_no_entry_and_no_record_are_none():
-    assert file_entry({"size_bytes": 1, "sha256": "a"}) == FileEntry(1, "a")
-    for value in (None, 1, [], {}, {"size_bytes": "1", "sha256": "a"}):
+    sha256 = 32 * "a0"
+    assert file_entry({"size_bytes": 1, "sha256": sha256}) == FileEntry(1, sha256)
+    others = [sha256.upper(), sha256[:-1], f"{sha256}\n", 64 * "g", 1]
+    no_entries = [{"size_bytes": 1, "sha256": other} for other in others]
+    for value in (None, 1, [], {}, {"size_bytes": "1", "sha256": sha256}, *no_entries):
         assert file_entry(value) is None
         assert part_record(value) is None
 

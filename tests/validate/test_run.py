@@ -29,6 +29,7 @@ from relabel_store.store.encodings import ENCODINGS
 from relabel_store.store.files import FileEntry
 from relabel_store.store.local_files import LocalFiles
 from relabel_store.store.remote_files import RemoteFiles
+from relabel_store.store.writer import StoreWriter
 from relabel_store.testing import make_manifest, make_store
 from relabel_store.validate.finding import Finding
 from relabel_store.validate.rule import Level
@@ -219,6 +220,23 @@ def test_others_can_look_at_the_parts_on_the_way(store: Callable[[str], Path]):
         validate_store(store("parquet"), level="structure", scans=[lookout])
 
 
+@every_encoding
+def test_digests_in_capitals_are_one_finding(tmp_path: Path, rng: np.random.Generator, encoding: str):
+    path = tmp_path / "s"
+    make_store(path, rng, make_manifest(10, encoding=encoding))
+
+    def shout(document: dict[str, Any]) -> None:
+        for entry in document["files"].values():
+            entry["sha256"] = entry["sha256"].upper()
+
+    change_json(path / spec.COMPLETE_FILE, shout)
+    report = validate_store(path)
+    assert report.ids == ("RS105",)
+    assert [finding.problem.count for finding in report.findings] == [
+        len(json.loads((path / spec.COMPLETE_FILE).read_bytes())["files"])
+    ]
+
+
 # Stores that are being built
 
 
@@ -235,6 +253,41 @@ def test_a_store_that_is_being_built_says_so_and_is_checked_as_far_as_it_is(
     )
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x00")
     assert validate_store(path).ids == ("RS101", "RS601" if name == "unfinished-zarr" else "RS321")
+
+
+@every_encoding
+def test_a_store_that_is_opened_again_may_hold_what_it_held_and_what_it_will(
+    tmp_path: Path, rng: np.random.Generator, encoding: str
+):
+    path = tmp_path / "s"
+    make_store(path, rng, make_manifest(10, encoding=encoding))
+    StoreWriter.resume(path).drop_parts([1])
+    assert validate_store(path).ids == ("RS101",)
+    name = ENCODINGS[encoding].manifest_file
+    text = (path / name).read_text(encoding="utf-8")
+    (path / name).write_text(text.replace('"made-up"', '"made-uq"'), encoding="utf-8")
+    report = validate_store(path)
+    assert report.ids == ("RS101", "RS115")
+    assert report.findings[1].problem.place.file == name
+
+
+def test_a_damaged_beginning_blames_nothing_else(store: Callable[[str], Path]):
+    path = store("unfinished-zarr")
+    begun = path / spec.BEGUN_FILE
+    begun.write_text(begun.read_text().replace('"sha256":"', '"sha256":"f', 1))
+    assert validate_store(path).ids == ("RS101", "RS117")
+
+
+def test_a_beginning_that_leads_out_of_the_store_is_not_followed(
+    store: Callable[[str], Path], tmp_path: Path
+):
+    path = store("unfinished-zarr")
+    (tmp_path / "secret").write_bytes(b"secret")
+    entry = FileEntry.of_bytes(b"secret").to_json()
+    change_json(path / spec.BEGUN_FILE, lambda document: document.update({"../secret": [entry, entry]}))
+    report = validate_store(path)
+    assert report.ids == ("RS101", "RS117")
+    assert report.findings[1].problem.place.field == "../secret"
 
 
 def test_locks_and_leftovers_of_a_build_are_let_pass(store: Callable[[str], Path]):
