@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from relabel_store.errors import FormatError, SampleNotFoundError
+from relabel_store.store.parquet_pages import read_bounded
 
 
 class Status(StrEnum):
@@ -152,7 +153,7 @@ def from_parquet(source: bytes | Path, schema: pa.Schema, columns: Sequence[str]
         # On this thread: Arrow's own have been seen to abort a process that ends right after a read.
         with pq.ParquetFile(opened, pre_buffer=False) as file:
             _require_plausible(file.metadata.num_rows, size_bytes)
-            table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+            table = read_bounded(file, source, columns)
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         return table.select(wanted.names).cast(wanted)
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:

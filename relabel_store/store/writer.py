@@ -41,6 +41,7 @@ from relabel_store.store.journal import (
 from relabel_store.store.location import Location, open_files
 from relabel_store.store.locks import hold_lock
 from relabel_store.store.occupied import is_store, require_free_target
+from relabel_store.store.parquet_pages import read_bounded
 from relabel_store.store.part_labels import PartLabels, count_labels, encode_part, require_fitting
 from relabel_store.store.samples import Status
 from relabel_store.store.statistics import Counts
@@ -390,8 +391,7 @@ class StoreWriter:
             record = names[name]
             if data is not None:
                 require_same(name, FileEntry.of_bytes(data), record.facts)
-            # Read without a schema cast, which would drop the counts in the metadata.
-            facts[record.part] = None if data is None else pq.read_table(pa.BufferReader(data))
+            facts[record.part] = None if data is None else _facts_with_counts(data)
         return facts
 
     def _merge(self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]) -> None:
@@ -451,3 +451,9 @@ class StoreWriter:
     def remove_locks(self) -> None:
         """Remove the lock files, which a finished store does not hold."""
         self.files.remove_folder(spec.RUNNING_DIR)
+
+
+def _facts_with_counts(data: bytes) -> pa.Table:
+    """Return the facts of a part; without a schema cast, which would drop the counts in the metadata."""
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        return read_bounded(file, data)
