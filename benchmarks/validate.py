@@ -1,10 +1,14 @@
 """Time and memory of each level of validation, beside reading, hashing and decoding the same files once.
 
-    python benchmarks/validate.py WORK_DIR [--rows 1281167] [--keep]
+    python benchmarks/validate.py WORK_DIR [--rows 1281167] [--keep] [--images SOURCE]
 
 The maps are made up: one real-looking chunk written again and again, under names like those of ImageNet. Each folder is
 a known class, so that all statistics are counted. Every job runs in a process of its own, on all cores, over files that
-the system has in memory.
+the system has in memory. What level sense takes of content is the CPU time of its own calls inside it.
+
+With `--images`, real photos are labelled by the smallest teacher that weights come with, and what the levels images and
+teacher, and the photos of level sense, take is measured on them: an image each, and what that makes of as many as
+ImageNet has.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from pathlib import Path
 from large_store import large_manifest, sample_ids, write
 from machine import describe_machine
 
-from relabel_store import spec
+from relabel_store import build, spec
+from relabel_store.images.recognise import open_images
 from relabel_store.manifest import Classes, Compression, Encoding
 
 JOBS = {
@@ -29,10 +34,12 @@ JOBS = {
     "decode the labels": "decode()",
     "structure": "check('structure')",
     "content": "check('content')",
+    "of it sense": "sense()",
 }
+IMAGENET = 1_281_167
 
 MEASURE = """
-import hashlib, json, sys, threading, time
+import hashlib, json, math, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from relabel_store import open_store, validate_store
@@ -60,18 +67,56 @@ def decode():
 
 def check(level):
     report = validate_store(store, level=level)
-    assert not report.groups, report.groups
+    assert not report.has_errors(), report.groups  # that maps repeat is a warning, and true
+
+def sense():
+    from relabel_store.validate.sense import SenseScan
+
+    lock = threading.Lock()
+
+    def timed(method):
+        def call(*given, **named):
+            began = time.thread_time()
+            result = method(*given, **named)
+            if method.__name__ == "conclude":
+                result = list(result)
+            with lock:
+                found["cpu_s"] = found.get("cpu_s", 0) + time.thread_time() - began
+            return result
+        return call
+
+    for name in ("look", "add", "conclude"):
+        setattr(SenseScan, name, timed(getattr(SenseScan, name)))
+    check("content")
+    found.update(wall_s=math.nan, memory_mb=math.nan)  # within that of content
+
+def with_images(source, what, count):
+    from relabel_store.generate.relabel import RecordedTeacher
+    from relabel_store.images.recognise import open_images
+    from relabel_store.validate.images import ImagesStage
+    from relabel_store.validate.photos import PhotoSenseStage
+    from relabel_store.validate.teacher import TeacherStage
+
+    images = open_images(source)
+    stages = {
+        "images": lambda: [ImagesStage(images)],
+        "sense": lambda: [PhotoSenseStage(images)],
+        "teacher": lambda: [TeacherStage(images, RecordedTeacher(workers=0), count)],
+        "": lambda: [],
+    }
+    report = validate_store(store, level="structure", stages=stages[what]())
+    assert not report.has_errors(), report.groups
 
 def peak_mb():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1e3
 
+found = {}
 before = peak_mb()
 wall, cpu = time.perf_counter(), time.process_time()
 JOB
-found = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-found["memory_mb"] = peak_mb() - before
-print(json.dumps(found))
+whole = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "memory_mb": peak_mb() - before}
+print(json.dumps({**whole, **found}))
 """
 
 
@@ -83,6 +128,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--rows", type=int, default=1_281_167)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--images", help="Photos to measure the levels images and teacher on.")
     arguments = parser.parse_args()
     path = arguments.work / f"validate-{arguments.rows}.zarr"
     if not (path / spec.COMPLETE_FILE).exists():
@@ -97,8 +143,29 @@ def main() -> None:
         print(f"{name:>20} {run['wall_s']:9.2f} {run['cpu_s']:9.2f} {per_row:11.2f} {run['memory_mb']:11.0f}")
     ratio = found["content"]["cpu_s"] / found["decode the labels"]["cpu_s"]
     print(f"content takes {ratio:.2f} times the CPU time of decoding")
+    if arguments.images is not None:
+        print_photos(arguments.images, arguments.work / "photos.zarr")
     if not arguments.keep:
         shutil.rmtree(path)
+
+
+def print_photos(images: str, path: Path) -> None:
+    """Label photos, then print what the levels that look at images take of them."""
+    if not (path / spec.COMPLETE_FILE).exists():
+        build("efficientnet_lite0", images, path, device="cpu", workers=0)
+    photos = len(open_images(images))
+    plain = best_of(path, f"with_images({images!r}, '', 0)")["cpu_s"]
+    print(f"{photos} photos: {'images':>11} {'CPU, s':>9} {'ms/image':>9}")
+    for level, count in (
+        ("images", photos),
+        ("sense", min(photos, 200)),
+        ("teacher", min(photos, 10)),
+        ("teacher", min(photos, 50)),
+    ):
+        cpu_s = best_of(path, f"with_images({images!r}, {level!r}, {count})")["cpu_s"] - plain
+        print(f"{level:>20} {count:>6} {cpu_s:9.1f} {cpu_s / count * 1e3:9.1f}")
+        if level == "images":
+            print(f"{'that of ImageNet':>20} {IMAGENET:>6,} {cpu_s / count * IMAGENET:9.0f}")
 
 
 def write_known(path: Path, ids: list[str]) -> None:

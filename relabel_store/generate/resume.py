@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from relabel_store.errors import DamagedFileError, ImagesChangedError, SettingsChangedError
 from relabel_store.images.source import ImageSource, describe_changes
 from relabel_store.manifest import Manifest
 from relabel_store.store.journal import PartRecord, facts_path, mtimes_path
-from relabel_store.store.samples import Status, planned_samples
+from relabel_store.store.samples import Status, planned_samples, read_facts
 from relabel_store.store.writer import StoreWriter
 
 log = logging.getLogger("relabel_store.build")
@@ -140,8 +139,7 @@ def require_same_images(writer: StoreWriter, source: ImageSource) -> None:
 def _changed_images(
     writer: StoreWriter, source: ImageSource, record: PartRecord, data: bytes
 ) -> Iterator[str]:
-    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
-        facts: pa.Table = file.read(use_threads=False)
+    facts = read_facts(data, facts_path(record.part))
     columns = [facts[name].to_pylist() for name in ("size_bytes", "sha256", "status")]
     mtimes_ns = _read_mtimes(writer, record)
     for row, mtime_ns, size_bytes, sha256, status in zip(record.rows, mtimes_ns, *columns, strict=True):

@@ -37,6 +37,7 @@ from relabel_store.images.names import (
 from relabel_store.images.places import Place, is_url, open_place, require_location
 from relabel_store.images.services import attempt
 from relabel_store.images.shared_folder import below_shared_folder, without_query
+from relabel_store.store.parquet_pages import read_bounded
 
 _THIS_MACHINE = re.compile("/|(?:file|local):", re.IGNORECASE)
 _NAMED = 3  # missing files named in a message
@@ -244,8 +245,8 @@ def read_parquet_list(place: Place) -> pa.Table:
             wanted = [name for name in file.schema_arrow.names if _says_something(name)]
             label = class_label(file.schema_arrow)
             wanted += [label] if label is not None and label not in wanted else []
-            return file.read(columns=wanted or None, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+            return read_bounded(file, opened, wanted or None)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ImageSourceError(f"images {place.location!r}: {error}, expected a Parquet table") from error
 
 

@@ -36,9 +36,10 @@ from relabel_store.images.names import (
     plain_path,
     require_utf8,
 )
-from relabel_store.images.places import Place
+from relabel_store.images.places import LocalFile, Place
 from relabel_store.images.shared_folder import below_shared_folder, without_query
 from relabel_store.sample_ids import sample_id_of
+from relabel_store.store.parquet_pages import read_bounded, rows_of_large_items
 
 _ABSOLUTE = re.compile("/|[A-Za-z][A-Za-z0-9+.-]*://")
 _OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/](?!/)|\\\\")
@@ -187,10 +188,15 @@ class _Cursor:
             self._file = pq.ParquetFile(
                 self._opened, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
             )
+            rows = _BATCH_ROWS
+            if isinstance(
+                place, LocalFile
+            ):  # over a network, the headers of all pages would take as long as they do
+                rows = min(rows, rows_of_large_items(self._opened, column.leaf, group))
             self._batches: Iterator[pa.RecordBatch] = self._file.iter_batches(
-                batch_size=_BATCH_ROWS, row_groups=[group], columns=[column.leaf], use_threads=False
+                batch_size=rows, row_groups=[group], columns=[column.leaf], use_threads=False
             )
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, IndexError) as error:
             raise self._unreadable(error) from error
         self._start = 0  # of the batch at hand
         self._images: pa.Array = pa.array([], pa.binary())
@@ -274,17 +280,17 @@ def open_parquet(places: Sequence[Place], *, location: str, name: str) -> Parque
                     )
                 column = found
                 wanted = _name_columns(schema, column)
-                tables.append(file.read(columns=wanted, use_threads=False) if wanted else None)
+                tables.append(read_bounded(file, opened, wanted) if wanted else None)
                 sizes = [
                     file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)
                 ]
                 is_empty = is_empty and _has_nulls_alone(file.metadata, column.leaf)
-        except pa.ArrowException as error:
-            raise ImageSourceError(f"images {place.location!r}: {error}, expected a Parquet file") from error
+        except ImageSourceError:
+            raise
         except OSError as error:
-            if isinstance(error, ImageSourceError):
-                raise
             raise ImageSourceError(f"images {place.location!r}: {error.strerror or error}") from error
+        except (pa.ArrowException, ValueError) as error:
+            raise ImageSourceError(f"images {place.location!r}: {error}, expected a Parquet file") from error
         groups.append(sizes)
         versions.append((stamp.size_bytes, stamp.version))
     if column is None or not any(map(sum, groups)):

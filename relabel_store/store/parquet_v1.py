@@ -17,12 +17,14 @@ from relabel_store.errors import DamagedFileError, FormatError
 from relabel_store.manifest import Compression, Manifest
 from relabel_store.store.arrays import Arrays, ArraySpec, array_specs
 from relabel_store.store.files import FileEntry, StoreFiles
+from relabel_store.store.parquet_pages import read_bounded, unfold
 from relabel_store.store.samples import SCHEMA
 from relabel_store.store.self_contained import SelfContainedEncoding, name_of_part
 
 # zstd's best, and what compresses 15,000 rows/s a core (docs/explanation/size.md).
 _LEVELS = {Compression.SMALL: 19, Compression.FAST: 3}
 _SUFFIX = ".parquet"
+_PAGE_ROOM = 65_536  # for headers of runs, of many small pages too
 
 
 def part_file(manifest: Manifest, part: int) -> str:
@@ -88,6 +90,7 @@ class ParquetParts:
         self._is_strict = is_strict
         self._specs = array_specs(manifest)
         self._schema = part_schema(manifest)
+        self._bounded: set[int] = set()  # parts whose labels are known to unfold into what they should
 
     def read_rows(self, part: int, rows: range, fetch: Callable[[str], Path | bytes]) -> Arrays:
         """Return neighbouring rows of a part; see `encodings.Shards`."""
@@ -108,9 +111,9 @@ class ParquetParts:
 
     def read_samples(self, part: int, fetch: Callable[[str], Path | bytes]) -> pa.Table:
         """Return the sample table of a part; see `encodings.Shards`."""
-        with self._open(part, fetch) as file:
-            table: pa.Table = file.read(SCHEMA.names, use_threads=False)
-            return table.cast(SCHEMA)
+        source = fetch(part_file(self._manifest, part))
+        with self._open(part, lambda _: source) as file:
+            return read_bounded(file, source, SCHEMA.names).cast(SCHEMA)
 
     @contextmanager
     def _open(self, part: int, fetch: Callable[[str], Path | bytes]) -> Iterator[pq.ParquetFile]:
@@ -121,6 +124,9 @@ class ParquetParts:
             # On this thread: Arrow's own have been seen to abort a process that ends right after a read.
             with pq.ParquetFile(opened, pre_buffer=False, page_checksum_verification=self._is_strict) as file:
                 self._require_expected(name, part, file)
+                if part not in self._bounded:
+                    self._require_bounded(source)
+                    self._bounded.add(part)
                 yield file
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             if isinstance(error, FormatError):
@@ -139,6 +145,21 @@ class ParquetParts:
                 f"{', '.join(file.schema_arrow.names)}, expected {n} in {len(expected)} of "
                 f"{', '.join(self._schema.names)} as the manifest says"
             )
+
+    def _require_bounded(self, source: Path | bytes) -> None:
+        """Check that the labels unfold into what the manifest says: Arrow would go by each page's own header."""
+        columns = {f"{name}.list.element": array for name, array in self._specs.items()}
+        for number, group in enumerate(unfold(source, columns)[1]):
+            for path, array in columns.items():
+                found, items = group.columns.get(path), group.rows * array.row_size
+                # Levels take less than the numbers do, and a page more than its numbers where they do not compress.
+                most = 2 * items * _stored_dtype(array).itemsize + _PAGE_ROOM
+                if found is None or found.items + found.entries > 2 * items or found.page_bytes > most:
+                    what = "nothing" if found is None else f"{found.items} numbers, {found.page_bytes} bytes"
+                    raise ValueError(
+                        f"column {path!r} of row group {number} unfolds into {what}, expected {items} numbers in "
+                        f"{most} bytes at most"
+                    )
 
     def _decode(self, column: pa.ChunkedArray, array: ArraySpec, n: int) -> np.ndarray[Any, Any]:
         lists = column.combine_chunks()

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from relabel_store.errors import FormatError, SampleNotFoundError
+from relabel_store.errors import DamagedFileError, FormatError, SampleNotFoundError
+from relabel_store.store.parquet_pages import read_bounded
 
 
 class Status(StrEnum):
@@ -152,11 +153,33 @@ def from_parquet(source: bytes | Path, schema: pa.Schema, columns: Sequence[str]
         # On this thread: Arrow's own have been seen to abort a process that ends right after a read.
         with pq.ParquetFile(opened, pre_buffer=False) as file:
             _require_plausible(file.metadata.num_rows, size_bytes)
-            table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+            table = read_bounded(file, source, columns)
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         return table.select(wanted.names).cast(wanted)
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise FormatError(f"sample table: {error}; expected columns {schema.names}") from error
+
+
+def read_facts(data: bytes, name: str) -> pa.Table:
+    """Return the facts of a part as they are, with the metadata that a cast to a schema would drop.
+
+    Parameters
+    ----------
+    name
+        Of the file that the bytes are of.
+
+    Raises
+    ------
+    DamagedFileError
+        They are no Parquet file, or one that unfolds into far more than it is.
+    """
+    try:
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+            return read_bounded(file, data)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise DamagedFileError(
+            f"store file {name!r}: {error}; expected facts of a part; remove its record to build it again"
+        ) from error
 
 
 def _require_plausible(rows: int, size_bytes: int) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from relabel_store import spec
 from relabel_store.canonical import canonical_json
@@ -401,8 +400,7 @@ class StoreWriter:
             record = names[name]
             if data is not None:
                 require_same(name, FileEntry.of_bytes(data), record.facts)
-            # Read without a schema cast, which would drop the counts in the metadata.
-            facts[record.part] = None if data is None else pq.read_table(pa.BufferReader(data))
+            facts[record.part] = None if data is None else sample_tables.read_facts(data, name)
         return facts
 
     def _merge(self, records: Mapping[int, PartRecord], facts: Mapping[int, pa.Table | None]) -> None:

@@ -37,6 +37,7 @@ _BLOSC_LEVEL = 9
 # faster and smaller: Blosc cuts them. Its level 3 is zstd's 5, and 2 is 3.
 _FAST_INDICES = BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle", blocksize=128 * 1024)
 _FAST_SCORES = BloscCodec(cname="zstd", clevel=2, shuffle="shuffle", blocksize=512 * 1024)
+_CHECKSUM_BYTES = 8  # after a frame, fewer than any other frame takes; one checksum is four
 _KNOWN_CODECS = frozenset({"blosc", "bytes", "crc32c", "transpose", "zstd"})
 
 
@@ -221,6 +222,8 @@ def _require_declared(compressor: str, chunk: memoryview, size_bytes: int) -> No
     found = declared_size(compressor, chunk)
     if found != size_bytes:
         raise ValueError(f"a chunk says that it unfolds into {found} bytes, expected {size_bytes}")
+    if compressor == "zstd" and len(chunk) - _frame_length(chunk) > _CHECKSUM_BYTES:
+        raise ValueError("a chunk has more after its frame of zstd, which numcodecs would unfold as well")
 
 
 def require_known_codecs(data: bytes, file: str) -> None:
@@ -252,16 +255,32 @@ def declared_size(compressor: str, chunk: bytes | memoryview) -> int | None:
         return int.from_bytes(head[4:8], "little") if len(head) >= 16 else None
     if compressor != "zstd":
         return len(chunk)
-    # RFC 8878, 3.1.1.1: the frame header.
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return None
-    flags = head[4]
-    is_single, width = bool(flags & 0x20), (0, 2, 4, 8)[flags >> 6]
-    width = 1 if is_single and not width else width
-    start = 5 + (0 if is_single else 1) + (0, 1, 2, 4)[flags & 3]
+    start, width = _frame_header(head[4])
     if not width or len(head) < start + width:
         return None
     return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
+
+
+def _frame_header(flags: int) -> tuple[int, int]:
+    """Return where the size stands in the header of a zstd frame, and its width (RFC 8878, 3.1.1.1)."""
+    is_single, width = bool(flags & 0x20), (0, 2, 4, 8)[flags >> 6]
+    width = 1 if is_single and not width else width
+    return 5 + (0 if is_single else 1) + (0, 1, 2, 4)[flags & 3], width
+
+
+def _frame_length(frame: memoryview) -> int:
+    """Return how many bytes a zstd frame takes, by the headers of its blocks (RFC 8878, 3.1.1.2)."""
+    at = sum(_frame_header(frame[4]))
+    is_last = False
+    while not is_last:
+        header = int.from_bytes(frame[at : at + 3], "little")
+        is_last, is_run = bool(header & 1), header >> 1 & 3 == 1
+        at += 3 + (1 if is_run else header >> 3)
+        if at > len(frame):
+            raise ValueError("a chunk ends in the middle of its frame of zstd")
+    return at + (4 if frame[4] & 4 else 0)
 
 
 class ZarrEncoding:

@@ -61,6 +61,9 @@ def _another(table: pa.Table, name: str, value: object) -> pa.Table:
 SAMPLE_CHANGES: Mapping[str, TableChange] = {
     "two rows exchanged": lambda table: _permuted(table, SCHEMA.names),
     "two rows exchanged but for their numbers": lambda table: _permuted(table, SCHEMA.names[1:]),
+    "its halves exchanged, labels too": lambda table: pa.concat_tables(
+        [table.slice(len(table) // 2), table.slice(0, len(table) // 2)]
+    ),
     "first row dropped": lambda table: table.slice(1),
     "last row dropped": lambda table: table.slice(0, len(table) - 1),
     "last row twice": lambda table: pa.concat_tables([table, table.slice(len(table) - 1)]),

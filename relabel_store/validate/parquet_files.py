@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 from relabel_store import spec
 from relabel_store.manifest import Manifest, State
 from relabel_store.store.arrays import array_specs
+from relabel_store.store.parquet_pages import FREE_BYTES, unfold
 from relabel_store.store.parquet_v1 import part_file, part_schema
 from relabel_store.validate.documents import json_object
 from relabel_store.validate.evidence import Evidence
 from relabel_store.validate.finding import Finding, Place, Problem
 from relabel_store.validate.rule import check
+from relabel_store.validate.scan import decoded_bytes
 
 _REBUILD = "restore it from a copy, or build its part again"
 
@@ -54,7 +56,7 @@ def footer_findings(
     opened = pa.BufferReader(source) if isinstance(source, bytes) else source
     try:
         with pq.ParquetFile(opened, pre_buffer=False) as file:
-            are_readable = _are_columns_readable(file)
+            are_readable = _are_columns_readable(file, source, manifest)
             footer = Footer(manifest, document, part, file.metadata, file.schema_arrow, are_readable)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield from check_readable(Place(file=part_file(manifest, part)), " ".join(str(error).split())[:300])
@@ -71,14 +73,17 @@ def footers_of(evidence: Evidence) -> Callable[[int, Path | bytes], Iterator[Fin
     return partial(footer_findings, evidence.manifest, evidence.manifest_document)
 
 
-def _are_columns_readable(file: pq.ParquetFile) -> bool:
+def _are_columns_readable(file: pq.ParquetFile, source: Path | bytes, manifest: Manifest) -> bool:
     """Read a row of each row group: what is wrong with a column there is an error then.
 
     Asking `pyarrow.parquet.RowGroupMetaData.column` for it ends the process instead (seen with pyarrow 26).
     """
+    most = FREE_BYTES + 4 * decoded_bytes(manifest, manifest.layout.chunk_rows)  # numbers are stored wider
     try:
-        for group in range(file.metadata.num_row_groups):
-            next(file.iter_batches(1, row_groups=[group], use_threads=False), None)
+        for number, group in enumerate(unfold(source)[1]):
+            if group.plain_bytes + group.copied_bytes // max(group.rows, 1) > most:
+                return False
+            next(file.iter_batches(1, row_groups=[number], use_threads=False), None)
     except (pa.ArrowException, OSError, ValueError):
         return False
     return True

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from relabel_store.manifest import Manifest
 from relabel_store.sample_ids import IdDigest
+from relabel_store.store.parquet_pages import bounded_batches
 from relabel_store.store.samples import SCHEMA, column_values
 from relabel_store.validate.finding import Finding, Place, Problem, Severity
 from relabel_store.validate.rule import check
@@ -169,6 +170,6 @@ def table_pieces(source: Path | bytes) -> Iterator[pa.Table]:
         problem = column_problem(file.schema_arrow)
         if problem is not None:
             raise ValueError(problem)
-        for batch in file.iter_batches(_SLICE, columns=SCHEMA.names, use_threads=False):
+        for batch in bounded_batches(file, source, SCHEMA.names, _SLICE):
             batch.validate(full=True)  # that text is UTF-8, say
             yield pa.Table.from_batches([batch])

@@ -6,11 +6,8 @@ import contextlib
 import io
 import json
 import os
-import resource
-import signal
 import struct
-import traceback
-import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -43,39 +40,9 @@ from relabel_store.store.writer import StoreWriter
 from relabel_store.store.zarr_v1 import declared_size
 from relabel_store.testing import make_manifest, make_store
 from relabel_store.testing.damage import forge_file, forge_json, manifest_place
+from relabel_store.testing.limits import within_limits
 from relabel_store.testing.probe import ask_every_reader
 from relabel_store.validate.run import validate_store
-
-MEMORY_BYTES = 512 * 2**20
-TIME_S = 20
-
-
-def within_limits(work: Callable[[], object]) -> str:
-    """Do some work in a process that may take little memory and time; return what came of it as text."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # newer Pythons warn of a fork beside threads, which do nothing here
-        child = os.fork()
-    if child == 0:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        signal.alarm(TIME_S)
-        try:
-            answer = f"returned {work()!r}"
-        except RelabelStoreError as error:
-            answer = f"{type(error).__name__}: {error}"
-        except BaseException:
-            answer = f"leaked {traceback.format_exc()}"
-        os.write(writer, answer.encode()[:60_000])
-        os._exit(0)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as answers:
-        answer = answers.read()
-    _, status = os.waitpid(child, 0)
-    assert status == 0, f"killed by signal {os.WTERMSIG(status)}"
-    return answer
-
 
 # Names that lead out
 
@@ -297,6 +264,62 @@ def test_a_chunk_that_unfolds_into_more_is_refused(tmp_path: Path, value_step: A
     assert answer.startswith(
         f"DamagedFileError: store file '{name}': cannot be decoded (a chunk says that it"
     )
+
+
+def frame_of(declared: int, *, blocks: int) -> bytes:
+    """Return a zstd frame of so many blocks of 128 KiB zeros each (RFC 8878, 3.1.1), whatever it declares."""
+    run = 1 << 1 | 2**17 << 3  # one byte that repeats
+    body = (run.to_bytes(3, "little") + b"\0") * (blocks - 1) + (run | 1).to_bytes(3, "little") + b"\0"
+    return b"\x28\xb5\x2f\xfd" + b"\xe0" + struct.pack("<Q", declared) + body
+
+
+ROWS = 4
+FRAMES = {
+    "a gigabyte that is declared": frame_of(2**30, blocks=2**13),
+    "a gigabyte that is not": frame_of(ROWS, blocks=2**13),
+    "exabytes that are declared": frame_of(2**62, blocks=1),
+    "a gigabyte after a sound frame": pa.Codec("zstd").compress(bytes(ROWS), asbytes=True)
+    + frame_of(2**30, blocks=2**13),
+}
+
+
+@pytest.mark.parametrize("read", ["a row", "load"])
+@pytest.mark.parametrize("what", FRAMES)
+def test_a_frame_in_a_packed_part_unfolds_into_no_more_than_its_numbers(
+    tmp_path: Path, what: str, read: str
+) -> None:
+    path = tmp_path / "store"
+    make_store(path, np.random.default_rng(0), make_manifest(encoding="packed", chunk_rows=ROWS))
+    name = "made-up-00000-of-00002.zip"
+    changed = io.BytesIO()
+    with zipfile.ZipFile(path / name) as archive, zipfile.ZipFile(changed, "w") as forged:
+        for member in archive.infolist():
+            frame = FRAMES[what]
+            bomb = struct.pack("<BI", 1, len(frame)) + frame
+            is_chunk = member.filename == "maps/00000"
+            forged.writestr(member, bomb if is_chunk else archive.read(member))
+    forge_file(name, changed.getvalue(), path)
+    answer = within_limits(lambda: QUESTIONS[read](path))
+    assert answer.startswith(f"DamagedFileError: store file {name!r}: cannot be decoded")
+
+
+@pytest.mark.parametrize("read", ["a row", "load"])
+@pytest.mark.parametrize("what", FRAMES)
+def test_a_frame_in_a_shard_unfolds_into_no_more_than_its_chunk(tmp_path: Path, what: str, read: str) -> None:
+    # Two float16 are a chunk: four bytes, which the frames that lie declare.
+    manifest = make_manifest(grid=(1, 1), k=1, shard_rows=ROWS // 2, chunk_rows=ROWS // 2)
+    path = tmp_path / "store"
+    make_store(path, np.random.default_rng(0), manifest)
+    name = "values/c/0/0/0/0"
+
+    def with_checksum(data: bytes) -> bytes:
+        return data + struct.pack("<I", google_crc32c.value(data))
+
+    chunk = with_checksum(FRAMES[what])
+    forge_file(name, chunk + with_checksum(struct.pack("<QQ", 0, len(chunk))), path)
+    answer = within_limits(lambda: QUESTIONS[read](path))
+    assert answer.startswith(f"DamagedFileError: store file {name!r}: ")
+    assert "decoded ()" not in answer  # for want of memory
 
 
 @given(data=st.binary(max_size=5000), level=st.integers(1, 19))

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from relabel_store.errors import FormatError
 from relabel_store.store.reader import open_store
 from relabel_store.testing.damage import Damage
-from relabel_store.testing.probe import Answers, ask_every_reader, ask_rows
+from relabel_store.testing.probe import Answers, Truth, ask_every_reader, ask_rows
 
 AMOUNTS = [
     pytest.param((2, 307), id="sample"),
@@ -64,6 +65,44 @@ def test_a_store_that_was_open_goes_on_serving_what_is_whole(
             problems += [(str(damage), problem) for problem in answers.wrong + answers.leaked]
             problems += [(str(damage), "not served", whole)] if not whole <= answers.served_rows else []
             problems += [(str(damage), "served", broken)] if broken & answers.served_rows else []
+    assert problems == []
+
+
+def ask_dataset(path: Path, truth: Truth, answers: Answers) -> None:
+    """Ask the data set that people train with for the target of each image."""
+    from PIL import Image
+
+    from relabel_store.torch import LabelDataset, LabelPooling
+
+    known = [sample for row, sample in enumerate(truth.samples) if row in truth.maps]
+    images = [Image.new("RGB", (sample["width"], sample["height"])) for sample in known]
+    ids = [sample["sample_id"] for sample in known]
+    with answers.collecting():
+        dataset = LabelDataset(images, open_store(path), sample_ids=ids, join="inner")
+        for at, (position, row) in enumerate(zip(dataset.join.positions, dataset.join.rows, strict=True)):
+            kept = truth.maps[known[int(position)]["row"]]
+            with answers.collecting():
+                found = dataset[at][1]
+                expected = LabelPooling(dataset.store.num_classes)(
+                    torch.from_numpy(kept.indices)[None],
+                    torch.from_numpy(kept.values)[None],
+                    torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
+                    rest=None if kept.rest is None else torch.from_numpy(kept.rest)[None],
+                )[0]
+                answers.require(torch.equal(found, expected), f"image {ids[int(position)]!r}, row {row}")
+
+
+def test_a_data_set_gives_no_other_targets_whatever_is_damaged(victim: Any, tmp_path: Path) -> None:
+    sound = Answers()
+    ask_dataset(victim.path, victim.truth, sound)
+    assert (sound.right, sound.errors, sound.leaked) == (len(victim.truth.maps), [], [])
+    problems = []
+    for damage in victim.damages(4, 307):
+        if damage.is_forged:
+            continue
+        answers = Answers()
+        ask_dataset(victim.damaged(damage, tmp_path / "store"), victim.truth, answers)
+        problems += [(str(damage), problem) for problem in answers.wrong + answers.leaked]
     assert problems == []
 
 

@@ -19,6 +19,7 @@ from relabel_store.images.names import class_folder, plain_path
 from relabel_store.sample_ids import sample_id_of
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.journal import BadImage
+from relabel_store.store.parquet_pages import read_bounded
 
 TABLE_NAMES = ("samples.parquet", "samples.csv")
 
@@ -109,7 +110,7 @@ def _read_parquet(path: Path) -> pa.Table:
     with pq.ParquetFile(path, pre_buffer=False) as file:
         there = file.schema_arrow.names
         known = [name for name in there if name in _KNOWN_COLUMNS]
-        return file.read(columns=known or there[:20], use_threads=False)
+        return read_bounded(file, path, known or there[:20])
 
 
 def _samples(where: str, table: pa.Table) -> GivenSamples:
