@@ -206,16 +206,24 @@ def require_utf8(path: str) -> None:
         ) from None
 
 
+_HOMES = ("home/", "Users/")
+_HOME = re.compile("[^/]+/")
+
+
 def drop_shared_folders(paths: Texts) -> tuple[Texts, str]:
     """Return paths without the folders that all lead through, as long as a folder is left, and what was dropped.
 
     ``tar cf train.tar train`` puts ``train/`` before every class folder; a source that is the folder itself does not.
+    Somebody's home is no class: ``home/alice/`` is dropped even where no folder is left.
     """
     bounds = pc.min_max(paths.column).as_py()  # what these share, all do
     depth = pc.min(pc.count_substring(paths.column, "/")).as_py()
     folders = list(zip(bounds["min"].split("/"), bounds["max"].split("/"), strict=False))[: max(depth - 1, 0)]
     shared = takewhile(lambda pair: pair[0] == pair[1], folders)
     dropped = "".join(f"{folder}/" for folder, _ in shared)
+    home = _HOME.match(bounds["min"], len(dropped)) if dropped.endswith(_HOMES) else None
+    if home is not None and bounds["max"].startswith(home[0], len(dropped)):
+        dropped += home[0]
     if not dropped:
         return paths, ""
     return Texts(pc.utf8_slice_codeunits(paths.column, start=len(dropped))), dropped
