@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -20,6 +21,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from relabel_store.cli.main import main
+
+# How long an example takes depends on who else uses the machine.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # What takes seconds to load, loaded once in a process of its own, from which others are forked in milliseconds.
 multiprocessing.set_forkserver_preload(["relabel_store.generate.build", "relabel_store.torch", "timm"])

@@ -71,7 +71,7 @@ def test_pooling_gives_the_published_numbers(vector: PoolingVector) -> None:
     [((7, 5), (1, 1), False), ((1, 6), (2, 3), True), ((4, 4), (5, 5), False)],
     ids=["crop", "tokens, rest", "more tokens than cells"],
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_pooling_is_the_reference(
     grid: tuple[int, int], output_size: tuple[int, int], has_rest: bool, seed: int

@@ -72,7 +72,7 @@ def test_an_invalid_manifest_is_refused_for_its_defect(path: Path) -> None:
 # The object and its JSON
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     n=st.integers(1, 20),
     grid=st.tuples(st.integers(1, 20), st.integers(1, 20)),

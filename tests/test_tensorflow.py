@@ -67,7 +67,7 @@ def test_pooling_gives_the_published_numbers(vector: PoolingVector) -> None:
         np.testing.assert_allclose(logits, vector.logits, atol=vector.atol, rtol=vector.rtol)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(0, 3),

@@ -20,7 +20,7 @@ RULES = {"relabel": [AbsentRule.ZERO], "token-labeling": [AbsentRule.ZERO], "npz
 
 
 @pytest.mark.parametrize("form", RULES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_labels_there_and_back_are_the_same(form: str, data: st.DataObject) -> None:
     manifest = make_manifest(

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs import blosc
 from relabel_store.cli.main import main
@@ -420,7 +420,6 @@ JSON_LIKE = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     document=JSON_LIKE
     | st.dictionaries(st.sampled_from(["format_version", "files", "parts", "manifest"]), JSON_LIKE)
@@ -437,7 +436,6 @@ def test_any_document_is_a_completion_or_an_error_of_ours(document: Any) -> None
 RECORD_KEYS = ["part", "rows", "files", "facts", "bad_images", "exif_oriented"]
 
 
-@settings(deadline=None)
 @given(key=st.sampled_from(RECORD_KEYS), value=JSON_LIKE)
 def test_any_record_is_a_record_or_an_error_of_ours(key: str, value: Any) -> None:
     entry = FileEntry.of_bytes(b"").to_json()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -22,7 +22,6 @@ def logits_with_ties(draw: st.DrawFn) -> np.ndarray:
     return draw(hnp.arrays(np.float32, shape, elements=st.sampled_from([-2.0, -0.5, 0.0, 0.5, 1.0, 7.25])))
 
 
-@settings(deadline=None)
 @given(scores=logits_with_ties(), data=st.data())
 def test_top_k_on_the_device_equals_sorting_every_class(scores: np.ndarray, data: st.DataObject):
     k = data.draw(st.integers(1, scores.shape[1]))
@@ -34,7 +33,6 @@ def test_top_k_on_the_device_equals_sorting_every_class(scores: np.ndarray, data
     np.testing.assert_array_equal(np.sort(kept.indices.numpy(), axis=1), np.sort(indices, axis=1))
 
 
-@settings(deadline=None)
 @given(scores=logits_with_ties(), data=st.data())
 def test_rest_is_the_log_sum_exp_of_the_classes_not_kept(scores: np.ndarray, data: st.DataObject):
     k = data.draw(st.integers(1, scores.shape[1]))

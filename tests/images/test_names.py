@@ -49,6 +49,22 @@ def test_shared_folders_are_dropped_as_long_as_one_is_left(paths: list[str]):
     assert not dropped or min(map(len, parts)) >= 2
 
 
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["home/alice/a.jpg", "home/alice/b.jpg"], "home/alice/"),
+        (["x/Users/alice/a.jpg", "x/Users/alice/b.jpg"], "x/Users/alice/"),
+        (["home/alice/cat/a.jpg", "home/alice/dog/b.jpg"], "home/alice/"),
+        (["home/alice/a.jpg", "home/bob/b.jpg"], "home/"),
+        (["house/alice/a.jpg", "house/alice/b.jpg"], "house/"),
+    ],
+)
+def test_the_name_of_a_home_is_dropped(paths: list[str], expected: str):
+    found, dropped = drop_shared_folders(Texts.of(paths))
+    assert dropped == expected
+    assert [dropped + path for path in found] == paths
+
+
 @pytest.mark.parametrize("path", ["", ".", "/", "..", "a/..", "../a", "a/../b", "./..//x"])
 def test_paths_that_are_none_are_refused(path: str):
     with pytest.raises(ImageSourceError, match="stays below the root"):

@@ -39,7 +39,7 @@ NAMES = st.text(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     files=st.dictionaries(
         NAMES.map(lambda name: f"c/{name}.jpg"), st.binary(max_size=1100), min_size=1, max_size=6
@@ -163,7 +163,7 @@ def test_headers_that_never_end_are_an_error():
         scan(header * 20_000)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.integers(0, len(WHOLE) - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_never_gives_another_name_or_place(at: int, bit: int):
     data = bytearray(WHOLE)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -58,7 +58,6 @@ def loop_areas(indices: Any, values: Any, rest: Any, num_classes: int) -> list[C
     return sorted(areas, key=lambda area: (-area.fraction, -round(area.confidence, 5), area.class_index))
 
 
-@settings(deadline=None)
 @given(maps())
 def test_confidence_equals_plain_loops(label_map: Map) -> None:
     _, values, rest, num_classes = label_map
@@ -70,7 +69,6 @@ def test_confidence_equals_plain_loops(label_map: Map) -> None:
         assert found[row, col] == pytest.approx(expected, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(maps())
 def test_areas_equal_plain_loops(label_map: Map) -> None:
     indices, values, rest, num_classes = label_map

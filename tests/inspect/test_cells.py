@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from relabel_store.inspect.cells import borders, largest_block
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(hnp.arrays(np.intp, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 2)))
 def test_borders_equal_plain_loops(groups: NDArray[np.intp]) -> None:
     expected = set()
@@ -24,7 +24,7 @@ def test_borders_equal_plain_loops(groups: NDArray[np.intp]) -> None:
     assert set(found) == expected
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 6), st.integers(1, 6))).filter(np.any))
 def test_largest_block_equals_plain_loops(mask: NDArray[np.bool_]) -> None:
     n_rows, n_cols = mask.shape

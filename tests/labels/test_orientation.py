@@ -88,7 +88,7 @@ def test_the_statistic_is_that_of_paired_differences() -> None:
     assert evidence.z(Symmetry.AS_IS, Symmetry.AS_IS) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 5),
     cols=st.integers(1, 5),

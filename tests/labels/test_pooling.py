@@ -40,7 +40,6 @@ def label_maps(draw: st.DrawFn, *, with_rest: bool) -> tuple[NDArray[Any], NDArr
     return indices.astype(np.uint16), values.astype(np.float16), rest, num_classes
 
 
-@settings(deadline=None)
 @given(label_maps(with_rest=False))
 def test_absent_classes_count_as_zero(case: tuple[NDArray[Any], NDArray[Any], Any, int]) -> None:
     indices, values, _, num_classes = case
@@ -48,7 +47,6 @@ def test_absent_classes_count_as_zero(case: tuple[NDArray[Any], NDArray[Any], An
     np.testing.assert_allclose(pooled, loop_pool(indices, values, None, num_classes), rtol=1e-6, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(label_maps(with_rest=True))
 def test_absent_classes_share_the_rest_evenly(case: tuple[NDArray[Any], NDArray[Any], Any, int]) -> None:
     indices, values, rest, num_classes = case
@@ -135,7 +133,7 @@ def random_boxes(rng: np.random.Generator, n: int) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("output_size", [(1, 1), (2, 3)], ids=str)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(label_maps(with_rest=True), st.integers(0, 2**32 - 1), st.booleans())
 def test_pooling_is_roi_align_of_the_dense_map(
     output_size: tuple[int, int],

@@ -54,7 +54,6 @@ def unsorted_ranks(draw: st.DrawFn) -> tuple[NDArray[Any], NDArray[Any]]:
     )
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 3), st.integers(1, 3)),
@@ -88,7 +87,6 @@ def test_top_k_refuses_a_k_that_no_cell_has(rng: np.random.Generator, k: int) ->
         top_k(rng.normal(size=(1, 5, 3, 3)), k)
 
 
-@settings(deadline=None)
 @given(unsorted_ranks())
 def test_sorted_ranks_fall_in_value_and_rise_in_class_where_values_tie(
     ranks: tuple[NDArray[Any], NDArray[Any]],
@@ -98,7 +96,6 @@ def test_sorted_ranks_fall_in_value_and_rise_in_class_where_values_tie(
     np.testing.assert_array_equal(found[1], expected[1])
 
 
-@settings(deadline=None)
 @given(unsorted_ranks())
 def test_sorting_twice_is_sorting_once(ranks: tuple[NDArray[Any], NDArray[Any]]) -> None:
     once = sort_ranks(*ranks)
@@ -107,7 +104,6 @@ def test_sorting_twice_is_sorting_once(ranks: tuple[NDArray[Any], NDArray[Any]])
     np.testing.assert_array_equal(twice[1], once[1])
 
 
-@settings(deadline=None)
 @given(unsorted_ranks())
 def test_sorting_keeps_each_class_with_its_value(ranks: tuple[NDArray[Any], NDArray[Any]]) -> None:
     indices, values = sort_ranks(*ranks)
@@ -115,7 +111,6 @@ def test_sorting_keeps_each_class_with_its_value(ranks: tuple[NDArray[Any], NDAr
     np.testing.assert_array_equal(np.sort(indices + 1j * values, axis=1), before)
 
 
-@settings(deadline=None)
 @given(unsorted_ranks())
 def test_what_was_sorted_is_sorted(ranks: tuple[NDArray[Any], NDArray[Any]]) -> None:
     assert is_sorted(*sort_ranks(*ranks)).all()
@@ -169,7 +164,7 @@ def test_a_single_rank_is_always_in_order(rng: np.random.Generator) -> None:
     assert is_sorted(indices, rng.normal(size=(3, 1, 2, 2))).tolist() == [True] * 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     dtype=st.sampled_from([np.uint16, np.uint32]),
     step=st.sampled_from([0.125, 1.0, None]),
@@ -192,7 +187,7 @@ def test_ranks_as_stored_are_sorted_as_two_keys_are(dtype, step, has_negative_ze
     assert (found[0].dtype, found[1].dtype) == (dtype, np.float16)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     k=st.integers(1, 20),
     dtype=st.sampled_from([np.uint16, np.uint32, np.float32]),
@@ -210,7 +205,7 @@ def test_classes_that_are_twice_in_a_cell_are_found(k: int, dtype, seed: int) ->
     assert has_repeated_classes(indices).tolist() == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(is_half=st.booleans(), seed=st.integers(0, 2**16))
 def test_order_is_told_cell_by_cell(is_half: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)

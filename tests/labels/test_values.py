@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -20,7 +20,6 @@ def scores_and_step(draw: st.DrawFn) -> tuple[np.ndarray, ValueStep]:
     return draw(hnp.arrays(dtype, st.integers(0, 20), elements=elements)), value_step
 
 
-@settings(deadline=None)
 @given(scores_and_step())
 def test_a_stored_value_is_at_most_half_a_step_from_the_score(case: tuple[np.ndarray, ValueStep]) -> None:
     scores, value_step = case
@@ -29,7 +28,6 @@ def test_a_stored_value_is_at_most_half_a_step_from_the_score(case: tuple[np.nda
     assert np.all(np.abs(stored.astype(np.float64) - scores.astype(np.float64)) <= value_step.step / 2)
 
 
-@settings(deadline=None)
 @given(scores_and_step())
 def test_a_stored_value_is_a_multiple_of_the_step(case: tuple[np.ndarray, ValueStep]) -> None:
     scores, value_step = case
@@ -37,7 +35,6 @@ def test_a_stored_value_is_a_multiple_of_the_step(case: tuple[np.ndarray, ValueS
     np.testing.assert_array_equal(steps, np.rint(steps))
 
 
-@settings(deadline=None)
 @given(scores_and_step())
 def test_encoding_what_is_stored_changes_nothing(case: tuple[np.ndarray, ValueStep]) -> None:
     scores, value_step = case
@@ -45,7 +42,6 @@ def test_encoding_what_is_stored_changes_nothing(case: tuple[np.ndarray, ValueSt
     np.testing.assert_array_equal(value_step.encode(stored.astype(np.float32)), stored)
 
 
-@settings(deadline=None)
 @given(hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(-65504, 65504, width=32)))
 def test_exact_is_the_cast_to_float16(scores: np.ndarray) -> None:
     np.testing.assert_array_equal(ValueStep(None).encode(scores), scores.astype(np.float16))

@@ -91,7 +91,7 @@ def test_a_decoded_store_is_the_same_store(form: str, store: EncodedStore, cache
     assert repr(decoded) == repr(store).replace("EncodedStore", "LabelStore")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(rows=st.lists(st.sampled_from([row for row in range(-N, N) if row % N != 3])))
 def test_rows_come_in_the_order_asked(rows: list[int], store: EncodedStore, tmp_path: Path) -> None:
     decoded = store.materialize(tmp_path / "cache")

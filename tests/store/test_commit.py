@@ -206,7 +206,7 @@ class Turns:
                 self._changed.notify()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     versions=st.lists(st.integers(1, 3), min_size=2, max_size=3),
     shared=st.integers(0, 3),

@@ -138,7 +138,7 @@ def chunks(draw: st.DrawFn) -> tuple[Manifest, Arrays]:
     return manifest, make_arrays(manifest, draw(st.integers(0, 2**32 - 1)), tuple(unlabelled))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(chunk=chunks(), compression=st.sampled_from(Compression))
 def test_a_chunk_comes_back_and_is_what_the_format_says(
     chunk: tuple[Manifest, Arrays], compression: Compression

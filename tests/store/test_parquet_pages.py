@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relabel_store.store.parquet_pages import read_bounded, rows_of_large_items, unfold
@@ -115,7 +115,6 @@ def test_items_of_a_large_fixed_size_are_refused() -> None:
         read_bounded(file, data)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_footer_are_an_error(found: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):

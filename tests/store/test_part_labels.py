@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relabel_store.manifest import Manifest
@@ -42,7 +42,6 @@ def part_of(manifest: Manifest) -> PartLabels:
     return make_part(manifest, make_label_maps(np.random.default_rng(0), manifest), 0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 3), CLASSES, VALUES)
 def test_one_cell_is_judged_by_the_rules(row: int, classes: list[int], values: list[float]) -> None:
     manifest = make_manifest(4, k=K, num_classes=NUM_CLASSES, value_step=STEP)

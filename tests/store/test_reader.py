@@ -68,7 +68,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(manifest=manifests(), seed=st.integers(0, 2**32 - 1))
 def test_what_was_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, manifest: Manifest, seed: int
@@ -120,7 +120,7 @@ def test_one_row_is_the_map_of_its_sample(finished: Any, row: int) -> None:
     assert_same(label_map, finished.maps[row])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(encoding=st.sampled_from(sorted(ENCODINGS)), rows=st.lists(st.integers(-N, N - 1), max_size=20))
 def test_many_rows_are_the_same_as_one_at_a_time(
     originals: dict[str, Any], encoding: str, rows: list[int]

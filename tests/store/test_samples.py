@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relabel_store.errors import FormatError, SampleNotFoundError
@@ -169,14 +169,12 @@ IDS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(IDS)
 def test_every_sample_is_found_in_a_sorted_table(sample_ids: list[str]) -> None:
     index = index_of(sorted(sample_ids))
     assert [index.row_of(sample_id) for sample_id in sorted(sample_ids)] == list(range(len(sample_ids)))
 
 
-@settings(deadline=None)
 @given(IDS, st.randoms())
 def test_every_sample_is_found_in_an_unsorted_table(sample_ids: list[str], random: Any) -> None:
     random.shuffle(sample_ids)
@@ -184,7 +182,6 @@ def test_every_sample_is_found_in_an_unsorted_table(sample_ids: list[str], rando
     assert [index.row_of(sample_id) for sample_id in sample_ids] == list(range(len(sample_ids)))
 
 
-@settings(deadline=None)
 @given(IDS, st.text(max_size=6))
 def test_no_other_sample_is_found(sample_ids: list[str], other: str) -> None:
     index = index_of(sample_ids)

@@ -53,14 +53,14 @@ def loop_counts(maps: LabelMaps, classes: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 8), absent=st.sampled_from(AbsentRule))
 def test_counts_are_those_of_a_plain_loop(seed: int, n: int, absent: AbsentRule) -> None:
     maps, classes = draw_maps(np.random.default_rng(seed), n, absent)
     assert count(maps, classes).to_json() == loop_counts(maps, classes)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(0, 8), max_size=4))
 def test_counts_of_the_parts_add_up_to_those_of_the_whole(seed: int, cuts: list[int]) -> None:
     maps, classes = draw_maps(np.random.default_rng(seed), 8, AbsentRule.REST)

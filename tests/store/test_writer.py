@@ -354,7 +354,7 @@ def test_equal_labels_are_equal_bytes_wherever_they_are_written(tmp_path: Path, 
     assert read_tree(tmp_path / "one") == read_tree(tmp_path / "another/folder")
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(order=st.permutations(range(4)))
 def test_the_order_in_which_parts_are_written_does_not_reach_the_disk(
     tmp_path_factory: pytest.TempPathFactory, order: list[int]

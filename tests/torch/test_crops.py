@@ -53,7 +53,7 @@ PHOTOMETRIC = {
 }
 PICTURES = (torch.Tensor, tv_tensors.Image, PIL.Image.Image)
 for_both_kinds = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much], deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 )
 
 

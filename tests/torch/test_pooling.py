@@ -84,7 +84,7 @@ def test_pooling_gives_the_published_numbers(vector: PoolingVector) -> None:
 
 @pytest.mark.parametrize("has_rest", [False, True], ids=["zero", "rest"])
 @pytest.mark.parametrize("variant", list(Variant), ids=str)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 3),

@@ -24,7 +24,7 @@ def make_case(seed: int, *, n: int = 4, num_classes: int = 12) -> tuple[list[Ten
     return maps, torch.from_numpy(rng.normal(0, 3, (n, num_classes)))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(0, 4),
@@ -51,7 +51,7 @@ def test_each_class_is_listed_once() -> None:
         assert found == sorted(set(indices[row].flatten().tolist()) - {0})
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), reduction=st.sampled_from(["mean", "sum", "none"]))
 def test_loss_and_gradient_are_those_of_the_dense_targets(seed: int, reduction: str) -> None:
     (indices, values, boxes, rest), logits = make_case(seed)

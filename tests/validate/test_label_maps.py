@@ -103,7 +103,7 @@ def found_rules(labels: Labels) -> dict[str, int]:
     return counts
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_rules_find_what_plain_loops_find(data: st.DataObject, seed: int) -> None:
     manifest = make_manifest(

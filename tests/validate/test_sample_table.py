@@ -61,7 +61,7 @@ def found_in(
     return counts
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     ids=st.lists(st.lists(NAMES, min_size=1, max_size=2).map("/".join), min_size=1, max_size=12),
     order=st.sampled_from(["sample-id", "source"]),
@@ -86,7 +86,7 @@ def test_order_and_uniqueness_are_those_of_python(ids: list[str], order: str, pi
     assert found == {rule: count for rule, count in expected.items() if count}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(paths=st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8))
 def test_ids_and_classes_of_folders_are_those_of_python(paths: list[str]) -> None:
     ids = [sample_id_of(path) for path in paths]

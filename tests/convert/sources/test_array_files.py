@@ -106,7 +106,7 @@ def test_headers_that_numpy_did_not_write_are_refused(tmp_path: Path, data: byte
         open_npy(tmp_path / "a.npy")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(at=st.integers(0, 127), bit=st.integers(0, 7))
 @example(at=6, bit=0)
 def test_flipped_bits_of_a_header_end_in_our_error_or_none(at: int, bit: int) -> None:

@@ -102,7 +102,7 @@ def test_a_folder_of_npy_files_becomes_a_store(tmp_path, rng) -> None:
     assert_is_of(open_store(tmp_path / "a.parquet"), scores, 2**-6, range(10))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n=st.integers(1, 5),
     k=st.integers(1, NUM_CLASSES),

@@ -178,7 +178,7 @@ def test_rest_is_not_looked_at_where_every_class_is_kept(rng) -> None:
     assert damaged_rows(indices, values, np.full((4, 2, 3), -np.inf), 3) == {}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(0, 4), k=st.integers(1, 4), num_classes=st.integers(4, 7), seed=st.integers(0, 2**16))
 def test_a_class_twice_in_a_cell_is_found_as_by_looking_at_each(n, k, num_classes, seed) -> None:
     indices = np.random.default_rng(seed).integers(0, num_classes, (n, k, 1, 2))
@@ -219,7 +219,7 @@ def test_negative_logits_need_an_absent_rule_by_name() -> None:
     require_fitting_absent_rule(np.abs(values), None, "values")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     k=st.integers(1, 5),
     scale=st.sampled_from([0.1, 1.0, 30.0, 500.0]),

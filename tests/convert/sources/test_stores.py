@@ -36,7 +36,7 @@ def assert_same_labels(found: LabelStore, expected: LabelStore) -> None:
     assert found.manifest.statistics == expected.manifest.statistics
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     n=st.integers(1, 9),
     k=st.integers(1, 5),

@@ -49,7 +49,7 @@ def assert_holds(store, ids, indices, scores, step=0.125) -> None:
     np.testing.assert_array_equal(found.values, expected[1])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     n=st.integers(1, 5),
     k=st.integers(1, 4),

@@ -13,7 +13,7 @@ from relabel_store.errors import MissingDependencyError
 from relabel_store.testing import MadeUpLabels, file_digests, made_up_labels, make_manifest
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(labels=made_up_labels())
 def test_every_number_is_read_back(labels: MadeUpLabels, written) -> None:
     maps, rows = labels.maps, labels.labelled

@@ -23,7 +23,7 @@ def load(path, cache) -> datasets.Dataset:
     return load_dataset(str(path), split="train", cache_dir=str(cache))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(labels=made_up_labels())
 def test_every_number_is_read_back_by_datasets(labels: MadeUpLabels, written) -> None:
     maps, rows = labels.maps, labels.labelled

@@ -27,14 +27,14 @@ def require_same(path, labels: MadeUpLabels, dtype: torch.dtype) -> None:
         np.testing.assert_array_equal(indices, labels.maps.indices[row])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(labels=made_up_labels(absent=[AbsentRule.ZERO]))
 def test_relabel_files_hold_every_number(labels, written) -> None:
     with written(labels, "relabel") as path:
         require_same(path, labels, torch.float32)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(labels=made_up_labels(absent=[AbsentRule.ZERO], max_classes=2048))
 def test_token_labeling_files_hold_every_number(labels, written) -> None:
     with written(labels, "token-labeling") as path:

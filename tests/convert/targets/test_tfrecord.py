@@ -96,7 +96,7 @@ def shards(path: Path) -> list[Path]:
     return sorted(path.glob("*.tfrecord"))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(labels=made_up_labels())
 def test_every_number_is_read_back(labels: MadeUpLabels, written) -> None:
     with written(labels, "tfrecord") as path:

@@ -28,7 +28,7 @@ def read_shards(urls: list[str], *, decode: bool = False) -> list[dict[str, Any]
         return list(found.decode() if decode else found)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(labels=made_up_labels())
 def test_every_number_is_read_back_by_webdataset(labels: MadeUpLabels, written) -> None:
     maps = labels.maps

@@ -61,7 +61,7 @@ def test_a_tensor_that_was_permuted_before_it_was_saved_is_read_as_it_looked(sav
     assert not found.array.flags.writeable
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_view_is_read_as_torch_reads_it(save, data) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
@@ -171,7 +171,7 @@ def test_no_flipped_bit_does_worse_than_an_error_and_none_of_a_number_is_missed_
                 np.testing.assert_array_equal(found.array, tensor.numpy())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=80), st.booleans())
 def test_any_bytes_give_an_object_or_our_error(data: bytes, has_protocol: bool) -> None:
     try:

@@ -55,7 +55,7 @@ def loop_pack(indices: NDArray[Any]) -> tuple[list[int], list[int], NDArray[Any]
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(shape=SHAPES, more=st.integers(0, 6), seed=st.integers(0, 2**32 - 1))
 def test_classes_come_back_and_are_packed_as_a_plain_loop_does(
     shape: tuple[int, int, int, int], more: int, seed: int

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -78,7 +78,6 @@ def loop_plane(numbers: NDArray[np.uint16]) -> NDArray[Any]:
     return packed
 
 
-@settings(deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**32 - 1))
 def test_planes_come_back_and_are_packed_as_a_plain_loop_does(shape: tuple[int, ...], seed: int) -> None:
     numbers = random_integers((shape[0], *shape[2:]), seed)
@@ -87,7 +86,6 @@ def test_planes_come_back_and_are_packed_as_a_plain_loop_does(shape: tuple[int, 
     np.testing.assert_array_equal(unpack_plane(packed), numbers, strict=True)
 
 
-@settings(deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**32 - 1))
 def test_falls_come_back_and_are_differences_of_neighbouring_ranks(shape: tuple[int, ...], seed: int) -> None:
     integers = random_integers(shape, seed)
