@@ -67,19 +67,20 @@ def require_vouched(files: StoreFiles, name: str) -> None:
     DamagedFileError
         It is there, and is not what was written.
     """
-    entries = (read_begun(files) or {}).get(name)
-    if entries is None:
-        return
-    size = files.size(name)
-    if size is None:
-        return
-    # What has another size is not read: there is no telling how large it is.
-    is_one = any(size == entry.size_bytes for entry in entries) and set(_present(files, name)) & set(entries)
-    # Nothing is recorded any more: another process has just finished the store.
-    if not is_one and read_begun(files) is not None:
-        raise DamagedFileError(
-            f"store file {name!r}: is not what the build began with; restore it, or build into another path"
-        )
+    vouched: tuple[FileEntry, ...] | None = ()
+    while True:
+        before, vouched = vouched, (read_begun(files) or {}).get(name)
+        size = None if vouched is None else files.size(name)
+        if vouched is None or size is None:
+            return  # nothing is recorded, or nothing any more: another process has just finished the store
+        # What has another size is not read: there is no telling how large it is.
+        if any(size == entry.size_bytes for entry in vouched) and set(_present(files, name)) & set(vouched):
+            return
+        # What a file becomes is recorded first: where that is as it was, nobody has replaced the file meanwhile.
+        if vouched == before:
+            raise DamagedFileError(
+                f"store file {name!r}: is not what the build began with; restore it, or build into another path"
+            )
 
 
 def read_begun(files: StoreFiles) -> Vouched | None:

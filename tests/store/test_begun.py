@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -52,6 +52,38 @@ def test_a_file_that_is_being_replaced_may_be_either(
     else:
         with pytest.raises(DamagedFileError, match="store file 'a': is not what the build began with"):
             require_vouched(files, "a")
+
+
+class ReplacedMeanwhile(LocalFiles):
+    """Files of which another process replaces one, when its size is asked for the first time, or finishes the store."""
+
+    turns: ClassVar[list[Callable[[LocalFiles], None]]] = []
+
+    def size(self, name: str) -> int | None:
+        if self.turns:
+            self.turns.pop()(LocalFiles(self.path))
+        return super().size(name)
+
+
+def replace_it(files: LocalFiles) -> None:
+    vouch_for(files, {"a": OTHER})
+    files.write("a", b"other")
+
+
+def finish_it(files: LocalFiles) -> None:
+    files.write("a", b"third")
+    files.remove([spec.BEGUN_FILE])
+
+
+@pytest.mark.parametrize("turn", [replace_it, finish_it])
+def test_a_file_that_is_replaced_while_it_is_looked_at_is_sound(
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch, turn: Callable[[LocalFiles], None]
+) -> None:
+    claim(files, {"a": ONE})
+    files.write("a", b"one")
+    monkeypatch.setattr(ReplacedMeanwhile, "turns", [turn])
+    require_vouched(ReplacedMeanwhile(files.path), "a")
+    assert ReplacedMeanwhile.turns == []
 
 
 def test_where_the_record_was_lost_what_is_there_goes_on_being_right(files: LocalFiles) -> None:
