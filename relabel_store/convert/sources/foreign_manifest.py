@@ -24,6 +24,7 @@ from relabel_store.manifest import (
 from relabel_store.sample_ids import digest_of_ids
 
 _UNKNOWN = "unknown"
+_UNKNOWN_GEOMETRY = Geometry(None, None, None, None, resize=Resize.UNKNOWN, exif_orientation=_UNKNOWN)
 
 
 def foreign_manifest(
@@ -36,7 +37,7 @@ def foreign_manifest(
     classes: Classes,
     options: SourceOptions,
     order: str,
-    resize: Resize = Resize.UNKNOWN,
+    geometry: Geometry = _UNKNOWN_GEOMETRY,
 ) -> Manifest:
     """Return the manifest of labels about whose teacher and images nothing is known.
 
@@ -48,8 +49,8 @@ def foreign_manifest(
         See `known_classes`.
     order
         How the rows are ordered, e.g. ``sample-id``.
-    resize
-        Which part of an image a map covers, if the form says so.
+    geometry
+        How images were made ready and which part of one a map covers, as far as the form says so.
     """
     n = len(sample_ids)
     whole_chunks = -(-n // spec.CHUNK_ROWS) * spec.CHUNK_ROWS
@@ -66,7 +67,7 @@ def foreign_manifest(
             absent=AbsentRule.ZERO if options.absent is None else options.absent,
         ),
         classes=classes,
-        geometry=Geometry(None, None, None, None, resize=resize, exif_orientation=_UNKNOWN),
+        geometry=geometry,
         teacher=TeacherInfo(
             name=_UNKNOWN,
             architecture=None,
@@ -77,7 +78,7 @@ def foreign_manifest(
             device=_UNKNOWN,
             versions={},
         ),
-        images=ImagesInfo(name, _UNKNOWN, n, digest_of_ids(sample_ids), order),
+        images=ImagesInfo(_UNKNOWN, _UNKNOWN, n, digest_of_ids(sample_ids), order),
         layout=Layout(shard_rows=min(spec.SHARD_ROWS, whole_chunks), chunk_rows=spec.CHUNK_ROWS),
     )
 

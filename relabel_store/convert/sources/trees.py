@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from relabel_store import spec
-from relabel_store.class_names import read_class_names
 from relabel_store.convert.source import Location, SourceOptions, encode_scores, facts_of
+from relabel_store.convert.sources.foreign_manifest import foreign_manifest, known_classes
 from relabel_store.convert.sources.foreign_maps import (
     MAX_NEGATIVE_FRACTION,
     Reasons,
@@ -30,16 +30,10 @@ from relabel_store.labels.values import ValueStep
 from relabel_store.manifest import (
     AbsentRule,
     Classes,
-    Dense,
     Geometry,
-    ImagesInfo,
     LabelSpec,
-    Layout,
     Manifest,
-    TeacherInfo,
-    Weights,
 )
-from relabel_store.sample_ids import digest_of_ids
 from relabel_store.store import samples as sample_tables
 from relabel_store.store.arrays import array_specs
 from relabel_store.store.journal import BadImage
@@ -49,16 +43,6 @@ DEFAULT_NUM_CLASSES = 1000
 _WANTED = Wanted("label file", (".pt",))
 _PROBED = 64  # files that tell what all are
 _LOOKED_AT = 16  # files that tell whether this is a tree of tensors at all
-_UNKNOWN_TEACHER = TeacherInfo(
-    name="unknown",
-    architecture=None,
-    tag=None,
-    weights=Weights("unknown", None),
-    dense=Dense("unknown", None),
-    precision="unknown",
-    device="unknown",
-    versions={},
-)
 _BLOCK = 256  # maps that are rounded and sorted together: what fits into a core's cache
 _DTYPES = ("float32", "float16", "bfloat16")
 _WITHOUT_SOFTMAX = (
@@ -190,7 +174,7 @@ def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> Tre
             f"labels {str(location)!r}: {kind.k} classes a cell, expected at most the class count, {num_classes}; give "
             "--num-classes"
         )
-    absent = _absent(options.absent, kind, num_classes)
+    _require_known_rest(options.absent, kind, num_classes)
     _, reasons = examine_maps(
         planes[:, 1],
         planes[:, 0],
@@ -208,34 +192,27 @@ def open_tree(location: Location, options: SourceOptions, form: TreeForm) -> Tre
         )
     sound = planes[[position not in reasons for position in range(len(planes))], 0]
     require_logits(sound, f"labels {str(location)!r}: scores", _WITHOUT_SOFTMAX)
-    names = None if options.class_names is None else read_class_names(options.class_names, num_classes)
-    classes = Classes.of(None, names, None if names is None else "given")
     join = None if options.images is None else join_images(options.images, files.sample_ids)
-    manifest = Manifest(
-        name=files.name,
-        num_samples=len(files),
-        label_map=LabelSpec(
-            grid=kind.grid, k=kind.k, num_classes=num_classes, value_step=step.to_json(), absent=absent
-        ),
-        classes=classes,
+    manifest = foreign_manifest(
+        files.name,
+        files.sample_ids,
+        grid=kind.grid,
+        k=kind.k,
+        num_classes=num_classes,
+        classes=known_classes(options.class_names, num_classes),
+        options=options,
+        order=files.order,
         geometry=form.geometry,
-        teacher=_UNKNOWN_TEACHER,
-        images=ImagesInfo(
-            name="unknown" if join is None else join.name,
-            kind="unknown" if join is None else join.kind,
-            count=len(files),
-            digest=digest_of_ids(files.sample_ids),
-            order=files.order,
-        ),
-        layout=Layout(spec.SHARD_ROWS, spec.CHUNK_ROWS),
     )
+    if join is not None:
+        manifest = replace(manifest, images=replace(manifest.images, name=join.name, kind=join.kind))
     samples = sample_tables.planned_samples(
         files.sample_ids,
         files.paths if join is None else join.paths_of(files.paths),
         list(files.class_names),
-        classes.index_of_folder(),
+        manifest.classes.index_of_folder(),
     )
-    notes = [*_notes(form, files, kind, dtype, classes, samples, sound, options)]
+    notes = [*_notes(form, files, kind, dtype, manifest.classes, samples, sound, options)]
     if join is not None:
         notes += join.notes
         sampled = join.sampled_rows()
@@ -333,13 +310,12 @@ def _sound_maps(
     return (at, indices, scores, reasons) if not reasons else (at, indices[at], scores[at], reasons)
 
 
-def _absent(wanted: AbsentRule | None, kind: _Kind, num_classes: int) -> AbsentRule:
+def _require_known_rest(wanted: AbsentRule | None, kind: _Kind, num_classes: int) -> None:
     if wanted is AbsentRule.REST and kind.k < num_classes:
         raise OptionError(
             f"absent: 'rest', expected 'zero': these labels hold {kind.k} of {num_classes} classes a cell and nothing "
             "of the others, so that their share is not known"
         )
-    return AbsentRule.ZERO if wanted is None else wanted
 
 
 def _notes(
