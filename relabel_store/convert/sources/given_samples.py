@@ -26,6 +26,7 @@ TABLE_NAMES = ("samples.parquet", "samples.csv")
 _KNOWN_COLUMNS = ("row", "sample_id", "path", "class_name", "width", "height", "sha256")
 _FACTS = ("width", "height", "sha256")
 _SHA256 = r"^[0-9a-f]{64}$"
+_ABSOLUTE = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z]:\\|\\\\")  # of this machine, a URL, of Windows
 _NOT_ONE_LINE = re.compile(r"[\0-\x1f\x7f]")
 
 
@@ -150,6 +151,10 @@ def _sample_ids(where: str, given: Sequence[str | None]) -> list[str]:
 def _plain(where: str, row: int, path: str | None) -> str:
     if not path or _NOT_ONE_LINE.search(path):
         raise LabelSourceError(f"{where}: {path!r} in row {row}, expected a sample id or path of one line")
+    if _ABSOLUTE.match(path):
+        raise LabelSourceError(
+            f"{where}: {path!r} in row {row} is absolute, expected a sample id or path below the root of the images"
+        )
     try:
         return plain_path(path, where)
     except ImageSourceError as error:

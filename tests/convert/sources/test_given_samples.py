@@ -78,6 +78,12 @@ def test_what_is_said_of_images_becomes_their_facts(table) -> None:
         ({"sample_id": ["a", None], "class_name": ["x", "y"]}, "in row 1, expected a sample id"),
         ({"sample_id": ["a/../../b"]}, "stays below"),
         ({"path": ["a.jpg", "../b.jpg"]}, "in row 1"),
+        (
+            {"path": ["n01/a.jpg", "/home/alice/n01/b.jpg"]},
+            "in row 1 is absolute, expected a sample id or path below",
+        ),
+        ({"path": ["s3://bucket/n01/b.jpg"]}, "in row 0 is absolute"),
+        ({"path": ["C:\\photos\\b.jpg"]}, "in row 0 is absolute"),
         ({"sample_id": ["a//b"]}, "doubled slashes"),
         ({"sample_id": ["a"], "width": ["0"]}, r"width 0 in row 0, expected pixels"),
         ({"sample_id": ["a"], "height": ["tall"]}, r"'samples\..*tall"),
