@@ -81,7 +81,9 @@ def _pickled(do_part: Callable[[int], Any]) -> Iterator[Path]:
 def _begin_worker(path: Path) -> None:
     global _do_part
     with path.open("rb") as file:
-        _do_part = pickle.load(file)
+        _do_part = pickle.load(
+            file
+        )  # of the process that started this one, in a folder that its user alone may enter
 
 
 def _do(part: int) -> Any:
